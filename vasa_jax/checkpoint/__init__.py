@@ -1,0 +1,1 @@
+"""Weights on disk: Orbax checkpoints of runs, safetensors releases."""

@@ -1,0 +1,1 @@
+"""Training: state, optimiser, the one loop, and a task per stage."""

@@ -1,0 +1,232 @@
+"""What a run tells: a progress line, ``log.jsonl``, pictures, and a table of parameters.
+
+Lines of ``log.jsonl`` (one JSON object each)::
+
+    {"kind": "train", "step": 100, "loss": ..., "samples_per_s": ..., "data_wait": ..., ...}
+    {"kind": "evaluate", "step": 1000, ...}
+    {"kind": "event", "step": 0, "event": "start" | "resume" | "interrupted" | ..., ...}
+
+``data_wait`` is the share of the time spent waiting for batches. Numbers that are not finite are
+written as strings ("nan"), so that every line is valid JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+PyTree = Any
+
+
+class RunLog:
+    """Appends to ``workdir/log.jsonl``; each line is flushed, so a crash loses at most one."""
+
+    def __init__(self, workdir: str | Path):
+        self.path = Path(workdir) / "log.jsonl"
+        _end_broken_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        line = {"kind": kind, "step": step, **{k: _jsonable(v) for k, v in values.items()}}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_log(workdir: str | Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The lines of one kind, in order of step.
+
+    A run that was killed and resumed writes some steps twice; the later line wins. A line cut in
+    half by a crash is skipped.
+    """
+    lines: dict[Any, dict[str, Any]] = {}
+    with (Path(workdir) / "log.jsonl").open(encoding="utf-8") as file:
+        for number, text in enumerate(file):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if line.get("kind") == kind:
+                # Events of one step are all kept; measurements of one step replace each other.
+                lines[(line["step"], number if kind == "event" else 0)] = line
+    return [lines[k] for k in sorted(lines)]
+
+
+def _end_broken_line(path: Path) -> None:
+    """After a crash in the middle of a line, start the next one on a line of its own."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bool | str | int) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    number = float(value)
+    # Six digits say all that a log can; full doubles triple the file.
+    return float(f"{number:.6g}") if math.isfinite(number) else str(number)
+
+
+def save_pictures(workdir: str | Path, step: int, pictures: Mapping[str, np.ndarray]) -> list[Path]:
+    """Write uint8 images (Y, X, 3) or (Y, X) as ``pictures/<name>/<step>.png``."""
+    from PIL import Image
+
+    paths = []
+    for name, image in pictures.items():
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(f"picture {name!r}: uint8 (Y, X[, 3]) expected, got {image.dtype}")
+        path = Path(workdir) / "pictures" / name / f"{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        Image.fromarray(image).save(unfinished, format="PNG")
+        unfinished.replace(path)
+        paths.append(path)
+    return paths
+
+
+def parameter_table(params: PyTree, *, depth: int = 2, rows: int = 40) -> str:
+    """Parameters and bytes per module, as text; ``depth`` path parts make a row.
+
+    More than ``rows`` modules are shown one level up.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
+    while True:
+        groups: dict[str, list[int]] = {}
+        for name, (_, leaf) in zip(names, leaves, strict=True):
+            key = "/".join(name.split("/")[:depth])
+            size = int(np.prod(leaf.shape))
+            group = groups.setdefault(key, [0, 0])
+            group[0] += size
+            group[1] += size * np.dtype(leaf.dtype).itemsize
+        if len(groups) <= rows or depth == 1:
+            break
+        depth -= 1
+    groups["total"] = [sum(g[0] for g in groups.values()), sum(g[1] for g in groups.values())]
+    width = max(len(k) for k in groups)
+    head = f"{'module':<{width}}  {'parameters':>12}  {'MB':>8}"
+    lines = [f"{k:<{width}}  {n:>12,}  {b / 1e6:>8.2f}" for k, (n, b) in groups.items()]
+    return "\n".join([head, *lines])
+
+
+def finite(metrics: Mapping[str, float]) -> bool:
+    """Whether everything named loss... and grad_norm is a finite number."""
+    watched = [v for k, v in metrics.items() if k.startswith("loss") or k == "grad_norm"]
+    return all(math.isfinite(v) for v in watched)
+
+
+class Progress:
+    """One moving line on a terminal (rich), a plain line per report elsewhere."""
+
+    def __init__(self, total: int, start: int, stream: TextIO | None = None):
+        self.total = total
+        self._stream = stream or sys.stderr
+        self._rich: Any = None
+        self._task: Any = None
+        self._start, self._began = start, time.monotonic()
+        if self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._rich = Bar(
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                console=Console(file=self._stream),
+            )
+            self._task = self._rich.add_task("first step: compiling", total=total, completed=start)
+            self._rich.start()
+
+    def advance(self, step: int) -> None:
+        """Move the bar; free on plain streams."""
+        if self._rich is not None:
+            self._rich.update(self._task, completed=step)
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show the means since the last report, and when the run will be done."""
+        done = max(step - self._start, 1)
+        left = (time.monotonic() - self._began) / done * (self.total - step)
+        numbers = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        text = f"{numbers}  left {_duration(left)}"
+        if self._rich is not None:
+            self._rich.update(self._task, completed=step, description=text)
+        else:
+            self.say(f"step {step}/{self.total}  {text}")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._rich is not None:
+            self._rich.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+
+def _duration(seconds: float) -> str:
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}h{m:02d}m" if hours else f"{m}m{s:02d}s"
+
+
+class Meter:
+    """Means of metrics and the rates between two reports."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._samples = 0
+        self._waited_s = 0.0
+        self._began = time.monotonic()
+
+    def add(self, metrics: Mapping[str, float], samples: int, waited_s: float) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._samples += samples
+        self._waited_s += waited_s
+
+    def pause(self, seconds: float) -> None:
+        """Take time that was not training (pictures, evaluation, saving) out of the rates."""
+        self._began += seconds
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, then start anew."""
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        means = {k: self._sums[k] / self._counts[k] for k in self._sums}
+        means["samples_per_s"] = self._samples / elapsed
+        means["data_wait"] = min(self._waited_s / elapsed, 1.0)
+        self.__init__()  # type: ignore[misc]  # a meter starts anew
+        return means
+
+
+def timed(iterator: Iterator[Any]) -> Iterator[tuple[Any, float]]:
+    """Each item with the seconds that were spent waiting for it."""
+    while True:
+        began = time.monotonic()
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        yield item, time.monotonic() - began
