@@ -219,7 +219,9 @@ def _build_sequence(value: Any, origin: Any, args: tuple[Any, ...], where: str) 
         kinds = list(args)
     else:
         kinds = [args[0] if args else Any] * len(value)
-    items = [_build(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True))]
+    items = [
+        _build(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True))
+    ]
     return origin(items)
 
 
