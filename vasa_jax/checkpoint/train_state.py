@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.tree import differences
 
 PyTree = Any
 
@@ -96,7 +97,7 @@ class Checkpoints:
                 ),
             )
         except (ValueError, KeyError, TypeError) as error:
-            differing = self._differences(step, params)
+            differing = differences(self.read("params", step), params)
             if not differing:
                 raise
             raise UserError(
@@ -123,26 +124,6 @@ class Checkpoints:
     def close(self) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
-
-    def _differences(self, step: int, params: PyTree) -> list[str]:
-        """What differs between the saved parameters and ``params``, by path."""
-        saved, mine = _shapes(self.read("params", step)), _shapes(params)
-        lines = [f"{p} is only in the checkpoint" for p in saved if p not in mine]
-        lines += [f"{p} is not in the checkpoint" for p in mine if p not in saved]
-        lines += [
-            f"{p} is {saved[p]} there and {mine[p]} here"
-            for p in mine
-            if p in saved and saved[p] != mine[p]
-        ]
-        return lines
-
-
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
 
 
 def read_params(workdir: str | Path, *, item: str = "ema") -> tuple[int, dict[str, Any]]:

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import jax
 import numpy as np
+
+from vasa_jax.core.tree import flatten
 
 PyTree = Any
 
@@ -42,6 +43,12 @@ class RunLog:
 
     def close(self) -> None:
         self._file.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def read_log(workdir: str | Path, kind: str = "train") -> list[dict[str, Any]]:
@@ -107,11 +114,10 @@ def parameter_table(params: PyTree, *, depth: int = 2, rows: int = 40) -> str:
 
     More than ``rows`` modules are shown one level up.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
+    leaves = flatten(params)
     while True:
         groups: dict[str, list[int]] = {}
-        for name, (_, leaf) in zip(names, leaves, strict=True):
+        for name, leaf in leaves.items():
             key = "/".join(name.split("/")[:depth])
             size = int(np.prod(leaf.shape))
             group = groups.setdefault(key, [0, 0])
@@ -141,7 +147,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._rich: Any = None
         self._task: Any = None
-        self._start, self._began = start, time.monotonic()
+        self._start, self._began, self._anchored = start, time.monotonic(), False
         if self._stream.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -165,7 +171,10 @@ class Progress:
         """Show the means since the last report, and when the run will be done."""
         done = max(step - self._start, 1)
         left = (time.monotonic() - self._began) / done * (self.total - step)
-        numbers = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        if not self._anchored:  # from now on without the compilation of the first step
+            self._start, self._began, self._anchored = step, time.monotonic(), True
+        order = sorted(metrics, key=lambda k: not k.startswith("loss"))  # what matters first
+        numbers = "  ".join(f"{k} {metrics[k]:.4g}" for k in order)
         text = f"{numbers}  left {_duration(left)}"
         if self._rich is not None:
             self._rich.update(self._task, completed=step, description=text)

@@ -4,16 +4,17 @@
                                      │
                                      └──► checkpoints, pictures, evaluation, on their intervals
 
-Exact resume: a checkpoint is the whole ``TrainState``; the batch of step ``n`` is a pure function of
-(seed, n) (``batches(n)``), and so is its random key. Training 4 steps therefore equals training 2,
-stopping, and training 2 more, bit for bit.
+Exact resume: a checkpoint is the whole ``TrainState``; the batch of step ``n`` is a pure function
+of (seed, n) (``batches(n)``), and so is its random key. Training 4 steps therefore equals training
+2, stopping, and training 2 more, bit for bit.
 
-A run folder holds ``config.json``, ``stats.json``, ``parameters.txt``, ``log.jsonl``, ``pictures/``,
-``checkpoints/`` and, if the loss stops being a number, ``diverged_<step>.npz`` with the batch.
+A run folder holds ``config.json``, ``stats.json``, ``parameters.txt``, ``log.jsonl``, ``pictures/``
+and ``checkpoints/``; if the loss stops being a number, ``diverged_<step>.npz`` keeps the batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import queue
@@ -30,6 +31,7 @@ import numpy as np
 
 from vasa_jax.checkpoint.train_state import Checkpoints
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.tree import flatten
 from vasa_jax.train.log import (
     Meter,
     Progress,
@@ -121,7 +123,7 @@ def run(
     loop = loop or LoopConfig()
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    with Checkpoints(workdir, keep=loop.keep) as checkpoints:
+    with _alone(workdir), Checkpoints(workdir, keep=loop.keep) as checkpoints:
         if resume == "never" and checkpoints.latest() is not None:
             raise UserError(
                 f"{workdir} already holds a run at step {checkpoints.latest()}; "
@@ -175,7 +177,7 @@ class _Run:
             self.state = self.task.init(key)
             initial = getattr(self.task, "initial_params", None)
             if initial is not None:
-                params = initial(self.state.params)
+                params = jax.tree.map(jnp.asarray, initial(self.state.params))
                 # The average starts from the same weights, as a copy: steps may donate the state.
                 self.state = dataclasses.replace(
                     self.state, params=params, ema=jax.tree.map(jnp.copy, params)
@@ -244,11 +246,7 @@ class _Run:
 
     def _diverge(self, step: int, batch: Batch, numbers: dict[str, float]) -> None:
         path = self.workdir / f"diverged_{step}.npz"
-        arrays, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(batch))
-        named = {
-            jax.tree_util.keystr(p, simple=True, separator="/") or "batch": np.asarray(a)
-            for p, a in arrays
-        }
+        named = {k or "batch": np.asarray(a) for k, a in flatten(jax.device_get(batch)).items()}
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:
             np.savez(file, **named)  # type: ignore[arg-type]  # names come from the batch
@@ -409,6 +407,22 @@ class _Signals:
         self.stop = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+    """Two runs in one folder would ruin each other's checkpoints; the second is refused."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such lock, no protection
+        yield
+        return
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is training in {workdir}; stop it first") from None
+        yield  # the lock ends with the file, also when the process is killed
 
 
 def _rest(state: TrainState) -> dict[str, PyTree]:

@@ -96,10 +96,11 @@ def apply_gradients(
     ``tx`` is ``make_optimizer(cfg)`` (made once outside). Call inside jit. Returns the new state
     and the metrics ``grad_norm`` (before clipping) and ``lr``.
     """
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads))),
         "lr": learning_rate(cfg, state.step),
     }
     new = state.replace(  # type: ignore[attr-defined]  # flax.struct adds replace()

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vasa_jax.checkpoint.train_state import Checkpoints, read_params
+from vasa_jax.core.errors import UserError
+
+
+def trees(value):
+    w = {"layer": {"w": jnp.full((3, 2), value, jnp.float32)}}
+    return {"params": w, "ema": w, "rest": {"key": jax.random.key(5), "extra": {}}}
+
+
+def test_a_checkpoint_comes_back_exactly_with_its_key(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, meta={"note": "x"}, **trees(1 / 3))
+        checkpoints.wait()
+        params, _, rest, meta = checkpoints.restore(**jax.eval_shape(lambda: trees(0.0)))
+    np.testing.assert_array_equal(params["layer"]["w"], np.float32(1 / 3))
+    assert jnp.issubdtype(rest["key"].dtype, jax.dtypes.prng_key)
+    assert (jax.random.key_data(rest["key"]) == jax.random.key_data(jax.random.key(5))).all()
+    assert meta == {"note": "x", "step": 3}
+
+
+def test_saving_is_not_disturbed_by_donation(tmp_path):
+    # The next step reuses the memory of the state while the checkpoint is being written.
+    bump = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
+    tree = {"w": jnp.zeros((512, 1024), jnp.float32)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, params=tree, ema=tree, rest={"n": jnp.zeros(())}, meta={})
+        for _ in range(20):
+            tree = bump(tree)
+        checkpoints.wait()
+        np.testing.assert_array_equal(checkpoints.read("params")["w"], 0.0)
+
+
+def test_a_release_reads_the_average_of_the_newest_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            both = {**trees(step), "ema": trees(10 * step)["params"]}
+            checkpoints.save(step, meta={}, **both)
+    step, ema = read_params(tmp_path)
+    assert step == 2 and isinstance(ema["layer"]["w"], np.ndarray)
+    np.testing.assert_array_equal(ema["layer"]["w"], 20.0)
+    np.testing.assert_array_equal(read_params(tmp_path, item="params")[1]["layer"]["w"], 2.0)
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
+    with pytest.raises(UserError, match="is not a training run"):
+        read_params(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no checkpoint in"):
+        read_params(tmp_path)
