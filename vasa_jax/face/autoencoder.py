@@ -1,0 +1,172 @@
+"""The face latent autoencoder of stage 1: ``encode_appearance`` once, ``render`` per frame."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.core.types import Array
+from vasa_jax.face import head as heads
+from vasa_jax.face import raster
+from vasa_jax.face.encoders import AppearanceEncoder, DynamicsEncoder
+from vasa_jax.face.fit import FaceFit
+from vasa_jax.face.head import Head, Pose
+from vasa_jax.face.renderer import (
+    Decoder,
+    VolumeNet,
+    WarpGenerator,
+    from_canonical,
+    to_canonical,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceConfig:
+    """Sizes of the stage-1 nets; the defaults are the lite model."""
+
+    size: int = 256  # side of the square crop, px
+    volume: tuple[int, int, int, int] = (8, 32, 32, 16)  # Z Y X C
+    encoder_width: int = 24
+    code: int = 64  # z_id and z_dyn
+    warp_width: int = 16
+    volume_blocks: int = 1
+    decoder_widths: tuple[int, int, int] = (24, 48, 80)
+
+
+class Appearance(NamedTuple):
+    """Everything kept of a portrait; a pytree without batch axis."""
+
+    layers: Array  # (Y, X, 6) portrait and its skin layer
+    geometry: raster.SourceGeometry
+    volume: Array  # (Z, Y, X, C) canonical, after G_3D
+    z_id: Array  # (code,)
+
+
+class _Nets(nn.Module):
+    cfg: FaceConfig
+
+    def setup(self):
+        c = self.cfg
+        self.appearance = AppearanceEncoder(c.volume, c.encoder_width, c.code)
+        self.dynamics = DynamicsEncoder(c.code)
+        self.warp_source = WarpGenerator(c.volume[:3], c.warp_width)
+        self.warp_driver = WarpGenerator(c.volume[:3], c.warp_width)
+        self.volume = VolumeNet(c.volume_blocks)
+        self.decoder = Decoder(c.decoder_widths)
+
+    def encode(self, image_BYXC, opening_BYX2, pose: Pose):
+        posed, z_id = self.appearance(image_BYXC, opening_BYX2)
+        z_dyn = self.dynamics(pose.expression, pose.gaze)
+        offset = self.warp_source(z_dyn + z_id)
+        canonical = jax.vmap(to_canonical)(posed, pose, offset)
+        return self.volume(canonical), z_id
+
+    def decode(self, warped, maps, skin, volume_BZYXC, z_id, pose: Pose):
+        z_dyn = self.dynamics(pose.expression, pose.gaze)
+        offset = self.warp_driver(z_dyn + z_id)
+        driven = jax.vmap(from_canonical)(volume_BZYXC, pose, offset)
+        return self.decoder(warped, maps, skin, driven)
+
+    def __call__(self, image, opening, source_pose, warped, maps, skin, driver_pose):
+        volume, z_id = self.encode(image, opening, source_pose)
+        return self.decode(warped, maps, skin, volume, z_id, driver_pose)
+
+
+class FaceAutoencoder:
+    """Pure functions of ``(params, inputs)`` around one config and one reduced head.
+
+    ``params`` is the plain nested dict of the nets. The head's arrays are arguments, never closed
+    over, so that they are not baked into the program as constants.
+    """
+
+    def __init__(self, cfg: FaceConfig, head: Head):
+        self.cfg = cfg
+        self.classes = heads.size_classes(head)
+        self.head: Head = jax.tree.map(jnp.asarray, head)
+        self.nets = _Nets(cfg)
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        n = self.cfg.size
+        pose = Pose(
+            jnp.eye(3)[None], jnp.zeros((1, 3)).at[:, 2].set(0.07), jnp.zeros((1, 45)), jnp.zeros((1, 2))
+        )  # fmt: skip
+
+        def fresh(key):
+            return self.nets.init(
+                key, jnp.zeros((1, n, n, 3)), jnp.zeros((1, n, n, 2)), pose,
+                jnp.zeros((1, n, n, 6)), jnp.zeros((1, n, n, raster.NUM_MAPS)),
+                jnp.zeros((1, n, n, 1)), pose,
+            )["params"]  # fmt: skip
+
+        return jax.jit(fresh)(key)
+
+    def source_layers(
+        self, head: Head, image_YXC: Array, identity: Array, motion: Array, placement: Array
+    ):
+        """Geometry of the portrait and its two layers (Y, X, 6)."""
+        geometry = raster.place_source(
+            head, identity, motion, placement, size=self.cfg.size, classes=self.classes
+        )
+        skin = raster.skin_layer(image_YXC, geometry.opening)
+        return geometry, jnp.concatenate([image_YXC, skin], -1)
+
+    def encode(self, params, head: Head, image_YXC, identity, motion, placement) -> Appearance:
+        """Pure form of ``encode_appearance``: image (Y, X, 3) in [-1, 1] and its fit."""
+        geometry, layers = self.source_layers(head, image_YXC, identity, motion, placement)
+        pose = jax.tree.map(lambda a: a[None], heads.absolute_pose(motion, placement))
+        volume, z_id = self.nets.apply(
+            {"params": params}, image_YXC[None], geometry.opening[None], pose, method="encode"
+        )
+        return Appearance(layers, geometry, volume[0], z_id[0])
+
+    def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
+        """Everything that is computed once per portrait."""
+        return jax.jit(self.encode)(
+            params, self.head, jnp.asarray(image_YXC, jnp.float32), jnp.asarray(fit.identity),
+            jnp.asarray(fit.motion), jnp.asarray(fit.placement),
+        )  # fmt: skip
+
+    def render_pose(
+        self, params, head: Head, appearance: Appearance, pose: Pose
+    ) -> dict[str, Array]:
+        """Renders absolute poses (leading axis B) of one portrait."""
+
+        def geometry(one: Pose):
+            g = raster.drive_geometry(
+                head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
+            )
+            moved, skin = raster.warp_layers(appearance.layers, g)
+            return jnp.concatenate([moved, skin], -1), g.maps, g.skin
+
+        warped, maps, skin = jax.lax.map(geometry, pose)
+        b = warped.shape[0]
+        volume = jnp.broadcast_to(appearance.volume, (b, *appearance.volume.shape))
+        z_id = jnp.broadcast_to(appearance.z_id, (b, *appearance.z_id.shape))
+        return self.nets.apply(
+            {"params": params}, warped, maps, skin, volume, z_id, pose, method="decode"
+        )
+
+    def render(
+        self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
+    ) -> Array:
+        """Images (B, Y, X, 3) in [-1, 1] for driving motions (B, 54); wrap in ``jax.jit``."""
+        head = self.head if head is None else head
+        g = appearance.geometry
+        pose = jax.vmap(lambda m: heads.drive(g.motion, g.placement, m))(motion_BM)
+        return self.render_pose(params, head, appearance, pose)["image"]
+
+
+def to_uint8(image: Array) -> Array:
+    """[-1, 1] -> uint8, inside the compiled program: a quarter of the bytes to copy."""
+    return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def from_uint8(image: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 in [-1, 1]."""
+    return np.asarray(image, np.float32) / 127.5 - 1.0

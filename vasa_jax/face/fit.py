@@ -1,0 +1,235 @@
+"""From detected landmarks to a person: identity, pose, expression and gaze of the reduced head.
+
+A damped Gauss-Newton on 2D landmark error with Gaussian priors (pose and identity as in classical
+morphable-model fitting), entirely in JAX: one compiled program for a portrait, one vectorised over
+frames for a clip. This is ``E_pose`` of the lite model ("frozen, fitted from landmarks",
+design section 4) and the identity part of its appearance.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, MOTION_DIM, Array
+from vasa_jax.face import head as heads
+from vasa_jax.face.head import Head
+
+NOISE = 0.010  # expected landmark error in crop units ([-1, 1]); the detector's, measured
+ITERATIONS = 14
+
+# MediaPipe's topology (468 mesh points): which points carry which feature.
+# fmt: off
+INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311,
+              310, 415)
+OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269,
+              270, 409)
+LIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173,
+        263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398)
+OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+        152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
+# fmt: on
+
+
+class FaceFit(NamedTuple):
+    """A portrait as the head model sees it, in the coordinates of its square crop."""
+
+    identity: Array  # (I,) in sigmas
+    motion: Array  # (54,) absolute; translation and log-scale are zero, they live in placement
+    placement: Array  # (3,) cx, cy in [-1, 1] and crop units per cm
+    error: Array  # () mean landmark distance in crop units
+
+
+def landmark_weights() -> np.ndarray:
+    """Weight (478,) of each landmark: lips and lids are what speech and blinks live on."""
+    w = np.ones(478, np.float32)
+    w[list(OVAL)] = 0.35  # the oval slides along the cheek with yaw
+    w[list(OUTER_LIPS)] = 2.0
+    w[list(INNER_LIPS)] = 3.0
+    w[list(LIDS)] = 2.0
+    w[468:] = 1.5
+    return w
+
+
+def landmark_head(head: Head) -> Head:
+    """The head reduced to its 478 landmarks: every row of the model is linear in the vertices."""
+    index, weight = np.asarray(head.landmark_vertices), np.asarray(head.landmark_weights)
+
+    def combine(rows: Array) -> np.ndarray:  # (..., V, 3) -> (..., 478, 3)
+        return np.einsum("...lkc,lk->...lc", np.asarray(rows)[..., index, :], weight)
+
+    strongest = index[np.arange(478), weight.argmax(1)]
+    return head._replace(
+        base=combine(head.base), identity=combine(head.identity),
+        expression=combine(head.expression), look=combine(head.look),
+        eye=np.asarray(head.eye)[strongest], rigid=np.asarray(head.rigid)[strongest],
+        iris_angle=np.asarray(head.iris_angle)[strongest],
+    )  # fmt: skip
+
+
+def _expression_prior() -> np.ndarray:
+    """Inverse sigma (45,) of expression weights; what landmarks see badly is held tighter."""
+    p = np.full(len(EXPRESSION_NAMES), 3.0, np.float32)
+    for i, name in enumerate(EXPRESSION_NAMES):
+        if name.startswith(("jawOpen", "eyeBlink", "mouthPucker", "mouthFunnel", "mouthSmile")):
+            p[i] = 2.0
+        elif name.startswith(("cheek", "nose", "jaw", "mouthShrug", "mouthLeft", "mouthRight")):
+            p[i] = 6.0
+    return p
+
+
+def _project(lm_head: Head, identity, pose, placement, expression, eye):
+    vertices, centers = heads.person(lm_head, identity)
+    rot = heads.rotation(pose[0], pose[1], pose[2])
+    v = heads.deform(lm_head, vertices, centers, expression, eye)
+    return heads.place(v, rot, placement)[:, :2]
+
+
+def _solve(residual, x0: jax.Array, iterations: int) -> jax.Array:
+    """Levenberg-Marquardt with a fixed number of steps; a step that does not help is not taken."""
+
+    def body(carry, _):
+        x, cost, damping = carry
+        r = residual(x)
+        jac = jax.jacfwd(residual)(x)
+        a, g = jac.T @ jac, jac.T @ r
+        step = jax.scipy.linalg.solve(a + damping * jnp.diag(jnp.diag(a)), g, assume_a="pos")
+        new = x - step
+        new_cost = jnp.sum(residual(new) ** 2)
+        better = new_cost < cost
+        x = jnp.where(better, new, x)
+        damping = jnp.clip(jnp.where(better, damping * 0.3, damping * 8.0), 1e-6, 1e3)
+        return (x, jnp.where(better, new_cost, cost), damping), None
+
+    cost = jnp.sum(residual(x0) ** 2)
+    (x, _, _), _ = jax.lax.scan(body, (x0, cost, jnp.float32(1e-2)), None, length=iterations)
+    return x
+
+
+def _bounds(expression: jax.Array) -> jax.Array:
+    return 25.0 * jnp.concatenate([jnp.minimum(expression, 0.0), jnp.maximum(expression - 1.0, 0)])
+
+
+def _start(lm_head: Head, target_L2: jax.Array, weight_L: jax.Array) -> jax.Array:
+    """Similarity of the neutral face onto the landmarks: roll (rad), cx, cy, s."""
+    p = jnp.asarray(lm_head.base)[:, :2] * jnp.array([1.0, -1.0])
+    w = weight_L[:, None] / weight_L.sum()
+    mp, mt = (w * p).sum(0), (w * target_L2).sum(0)
+    a, b = p - mp, target_L2 - mt
+    re = (w * a * b).sum()
+    im = (w[:, 0] * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])).sum()
+    norm = (w * a * a).sum()
+    s, roll = jnp.hypot(re, im) / norm, jnp.arctan2(im, re)
+    c, n = jnp.cos(roll), jnp.sin(roll)
+    turned = jnp.stack([c * mp[0] - n * mp[1], n * mp[0] + c * mp[1]])
+    t = mt - s * turned
+    return jnp.stack([roll, t[0], t[1], s])
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIONS):
+    num_identity = lm_head.identity.shape[0]
+    prior = jnp.asarray(_expression_prior())
+    k = num_identity
+
+    def unpack(x):
+        return x[:3], x[3:6] * jnp.array([1, 1, 0.1]), x[6 : 6 + k], x[6 + k : 6 + k + 45], x[-2:]
+
+    def residual(x):
+        pose, placement, identity, expression, eye = unpack(x)
+        gap = (_project(lm_head, identity, pose, placement, expression, eye) - target_L2) / NOISE
+        return jnp.concatenate(
+            [
+                (gap * jnp.sqrt(weight_L)[:, None]).ravel() / 3.0, identity, expression * prior,
+                _bounds(expression), pose * 0.5, eye * 1.5,
+            ]
+        )  # fmt: skip
+
+    def rigid_only(y):
+        return residual(jnp.concatenate([y, jnp.zeros(k + 45 + 2)]))[: 2 * 478]
+
+    s = _start(lm_head, target_L2, weight_L)
+    y0 = jnp.stack([jnp.float32(0), jnp.float32(0), s[0], s[1], s[2], s[3] * 10])
+    y = _solve(rigid_only, y0, 8)
+    x = _solve(residual, jnp.concatenate([y, jnp.zeros(k + 45 + 2)]), iterations)
+    pose, placement, identity, expression, eye = unpack(x)
+    gap = _project(lm_head, identity, pose, placement, expression, eye) - target_L2
+    error = jnp.sum(jnp.linalg.norm(gap, axis=-1) * weight_L) / weight_L.sum()
+    return pose, placement, identity, jnp.clip(expression, 0, 1), eye, error
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def _fit_frames(lm_head: Head, identity, start_y, target_TL2, weight_L, iterations: int = 8):
+    prior = jnp.asarray(_expression_prior())
+
+    def one(target_L2):
+        def residual(x):
+            pose, placement = x[:3], x[3:6] * jnp.array([1, 1, 0.1])
+            expression, eye = x[6:51], x[51:53]
+            p = _project(lm_head, identity, pose, placement, expression, eye)
+            gap = (p - target_L2) / NOISE * jnp.sqrt(weight_L)[:, None]
+            return jnp.concatenate(
+                [gap.ravel() / 3.0, expression * prior, _bounds(expression), eye * 1.5]
+            )
+
+        s = _start(lm_head, target_L2, weight_L)
+        y0 = jnp.stack([start_y[0], start_y[1], s[0], s[1], s[2], s[3] * 10])
+        x = _solve(residual, jnp.concatenate([y0, jnp.zeros(47)]), iterations)
+        return x[:3], x[3:6] * jnp.array([1, 1, 0.1]), jnp.clip(x[6:51], 0, 1), x[51:53]
+
+    return jax.lax.map(one, target_TL2, batch_size=16)
+
+
+def camera_gaze(rot_33: Array, eye_2: Array) -> jax.Array:
+    """Gaze (2,) in the camera's frame of an eye turned by (yaw, pitch) in the head."""
+    y, p = eye_2[0], eye_2[1]
+    ray = rot_33 @ jnp.stack([jnp.sin(y) * jnp.cos(p), jnp.sin(p), jnp.cos(y) * jnp.cos(p)])
+    return jnp.stack([jnp.arctan2(ray[0], ray[2]), jnp.arcsin(jnp.clip(ray[1], -1, 1))])
+
+
+def _weights(head: Head) -> jax.Array:
+    return jnp.asarray(landmark_weights() * np.asarray(head.landmark_trust))
+
+
+def fit_portrait(head: Head, landmarks_01: np.ndarray) -> FaceFit:
+    """Fits identity and motion to landmarks (478, 2 or 3) in [0, 1] of the square crop."""
+    target = jnp.asarray(landmarks_01[:, :2], jnp.float32) * 2 - 1
+    lm_head = jax.tree.map(jnp.asarray, landmark_head(head))
+    pose, placement, identity, expression, eye, error = _fit_portrait(
+        lm_head, target, _weights(head)
+    )
+    motion = np.zeros(MOTION_DIM, np.float32)
+    motion[:3] = pose
+    motion[EXPRESSION] = expression
+    motion[GAZE] = camera_gaze(heads.rotation(pose[0], pose[1], pose[2]), eye)
+    return FaceFit(np.asarray(identity), motion, np.asarray(placement), np.asarray(error))
+
+
+def fit_sequence(head: Head, landmarks_T: np.ndarray, reference: FaceFit) -> np.ndarray:
+    """Motion (T, 54) of a clip whose person and crop are those of ``reference``.
+
+    Pose angles are absolute; translation (head widths) and log-scale are relative to the
+    reference's placement. ``landmarks_T`` is (T, 478, 2 or 3) in [0, 1] of the reference's crop.
+    """
+    target = jnp.asarray(landmarks_T[..., :2], jnp.float32) * 2 - 1
+    lm_head = jax.tree.map(jnp.asarray, landmark_head(head))
+    pose, placement, expression, eye = _fit_frames(
+        lm_head, jnp.asarray(reference.identity), jnp.asarray(reference.motion[:3]), target,
+        _weights(head),
+    )  # fmt: skip
+    rot = heads.rotation(pose[:, 0], pose[:, 1], pose[:, 2])
+    gaze = jax.vmap(camera_gaze)(rot, eye)
+    motion = np.zeros((len(target), MOTION_DIM), np.float32)
+    motion[:, :3] = pose
+    own = np.asarray(reference.placement)
+    unit = HEAD_WIDTH_CM * own[2]
+    motion[:, 3] = (np.asarray(placement)[:, 0] - own[0]) / unit
+    motion[:, 4] = -(np.asarray(placement)[:, 1] - own[1]) / unit
+    motion[:, 6] = np.log(np.maximum(np.asarray(placement)[:, 2], 1e-6) / own[2])
+    motion[:, EXPRESSION] = expression
+    motion[:, GAZE] = gaze
+    return motion

@@ -1,0 +1,227 @@
+"""The reduced morphable head: landmarks and motion vectors become a placed triangle mesh.
+
+A head is a pytree of arrays (``Head``), a few thousand triangles whose rows are fitted from a
+larger morphable model by ``tools/make_head.py`` and travel inside a release. Model space is in cm,
+x towards the right edge of the picture, y up, z towards the viewer.
+
+Camera: weak perspective with a fixed relative depth, as portraits have no known focal length::
+
+    d = 1 / (1 - z / CAMERA_CM)        X = cx + s x d        Y = cy - s y d
+
+with X, Y in [-1, 1] of the square crop, ``placement = (cx, cy, s)`` and s in crop units per cm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, POSE, Array
+
+CAMERA_CM = 70.0  # typical portrait distance; perspective of the nose against the ears
+PIVOT_CM = (0.0, -7.0, -1.0)  # heads turn about the top of the neck, not about their centre
+MAX_EYE_YAW, MAX_EYE_PITCH = 0.55, 0.42  # rad, eye in head
+
+# Groups of triangles, as the renderer sees them.
+GROUPS = (
+    "face", "scalp_neck", "mouth_socket", "eye_socket", "gums_tongue", "teeth_upper",
+    "teeth_lower", "eyeball_L", "eyeball_R",
+)  # fmt: skip
+
+# The resting face of a portrait is kept where it is part of who is shown, and given up where
+# speech needs the full range: driver weight = keep * portrait's weight + commanded weight.
+_KEEP = {"brow": 1.0, "eyeSquint": 1.0, "eyeWide": 1.0, "cheek": 1.0, "nose": 1.0}
+_KEEP_MOUTH = {"mouthSmile": 0.5, "mouthFrown": 0.5, "mouthLeft": 0.5, "mouthRight": 0.5}
+
+
+def resting_share() -> np.ndarray:
+    """Share (45,) of the portrait's own expression that stays under any commanded expression."""
+    share = np.zeros(len(EXPRESSION_NAMES), np.float32)
+    for i, name in enumerate(EXPRESSION_NAMES):
+        for prefix, value in (_KEEP | _KEEP_MOUTH).items():
+            if name.startswith(prefix):
+                share[i] = value
+    return share
+
+
+class Head(NamedTuple):
+    """V vertices, F triangles, I identity modes, 45 expressions, 8 lid movements, 478 landmarks."""
+
+    base: Array  # (V, 3) cm
+    identity: Array  # (I, V, 3) cm per sigma
+    expression: Array  # (45, V, 3) cm at weight 1, order of EXPRESSION_NAMES
+    look: Array  # (8, V, 3) lids following the eye: up L R, down L R, in L R, out L R
+    triangles: Array  # (F, 3) int32, sorted by size class
+    group: Array  # (F,) int32 into GROUPS
+    rigid: Array  # (V,) 1 on the head, falling to 0 down the neck
+    eye: Array  # (V,) 0 not an eyeball, 1 left, 2 right
+    eye_center: Array  # (2, 3) cm, left and right
+    eye_center_identity: Array  # (I, 2, 3)
+    iris_angle: Array  # (V,) rad from the eye's axis, large elsewhere
+    landmark_vertices: Array  # (478, 6) int32
+    landmark_weights: Array  # (478, 6) sums to one
+    landmark_trust: Array  # (478,) 0 where the mesh has no counterpart
+
+
+# Triangles are sorted by size, so that the rasteriser can give small ones a small window.
+SIZE_CLASSES_CM = (0.6, 1.1, 1e9)
+
+
+def triangle_extent(base_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
+    """Larger side (F,) in cm of each triangle's frontal bounding box, at rest."""
+    corners = base_V3[triangles_F3]
+    return (corners.max(1) - corners.min(1))[:, :2].max(-1)
+
+
+def size_classes(head: Head) -> tuple[int, ...]:
+    """Number of triangles in each of SIZE_CLASSES_CM, in the order they are stored (static)."""
+    extent = triangle_extent(np.asarray(head.base), np.asarray(head.triangles))
+    return tuple(np.bincount(np.searchsorted(SIZE_CLASSES_CM, extent), minlength=3).tolist())
+
+
+def load_head(path: str | Path) -> Head:
+    """Reads the .npz written by ``tools/make_head.py``; integer arrays keep their type."""
+    with np.load(path) as z:
+        return head_from_arrays({k: z[k] for k in z.files})
+
+
+def head_from_arrays(arrays: dict[str, np.ndarray]) -> Head:
+    """Builds a Head from named arrays (a release's ``head`` tree); floats become float32."""
+    return Head(**{
+        k: np.asarray(arrays[k], np.int32 if np.asarray(arrays[k]).dtype.kind in "iu" else np.float32)
+        for k in Head._fields
+    })  # fmt: skip
+
+
+def rotation(yaw: jax.Array, pitch: jax.Array, roll: jax.Array) -> jax.Array:
+    """Rotation matrices (..., 3, 3) for the signs of ``core/types.py``: R = Ry Rx Rz."""
+    cy, sy, cp, sp = jnp.cos(yaw), jnp.sin(yaw), jnp.cos(pitch), jnp.sin(pitch)
+    cr, sr = jnp.cos(roll), jnp.sin(roll)
+    o, z = jnp.ones_like(cy), jnp.zeros_like(cy)
+
+    def matrix(*rows: jax.Array) -> jax.Array:
+        return jnp.stack(rows, -1).reshape(*cy.shape, 3, 3)
+
+    ry = matrix(cy, z, sy, z, o, z, -sy, z, cy)
+    rx = matrix(o, z, z, z, cp, sp, z, -sp, cp)
+    rz = matrix(cr, sr, z, -sr, cr, z, z, z, o)
+    return ry @ rx @ rz
+
+
+def eye_in_head(rot_33: jax.Array, gaze_2: jax.Array) -> jax.Array:
+    """Yaw and pitch (2,) rad of the eyes in the head for a gaze in the camera's frame, limited."""
+    y, p = gaze_2[0], gaze_2[1]
+    ray = jnp.stack([jnp.sin(y) * jnp.cos(p), jnp.sin(p), jnp.cos(y) * jnp.cos(p)])
+    x, u, f = rot_33.T @ ray
+    yaw, pitch = jnp.arctan2(x, f), jnp.arctan2(u, jnp.hypot(x, f))
+    limit = jnp.array([MAX_EYE_YAW, MAX_EYE_PITCH])
+    return jnp.clip(jnp.stack([yaw, pitch]), -limit, limit)
+
+
+def person(head: Head, identity_I: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Neutral vertices (V, 3) and eye centres (2, 3) of one identity."""
+    vertices = head.base + jnp.tensordot(identity_I, head.identity, 1)
+    centers = head.eye_center + jnp.tensordot(identity_I, head.eye_center_identity, 1)
+    return vertices, centers
+
+
+def deform(
+    head: Head,
+    vertices_V3: jax.Array,
+    centers_23: jax.Array,
+    expression_E: jax.Array,
+    eye_2: jax.Array,
+) -> jax.Array:
+    """Applies expression weights (45,) and eye rotation (2,) rad, in the head's own frame."""
+    yaw, pitch = eye_2[0], eye_2[1]
+    relu = jax.nn.relu
+    up, down = relu(pitch) / 0.5, relu(-pitch) / 0.5
+    # The left eye (towards +x) looks outwards for positive yaw, the right one inwards.
+    look = jnp.stack(
+        [up, up, down, down, relu(-yaw) / 0.6, relu(yaw) / 0.6, relu(yaw) / 0.6, relu(-yaw) / 0.6]
+    )
+    v = vertices_V3 + jnp.tensordot(expression_E, head.expression, 1)
+    v = v + jnp.tensordot(look, head.look, 1)
+    eye_rot = rotation(yaw, pitch, jnp.zeros_like(yaw))
+    blink = jnp.clip(
+        jnp.stack(
+            [
+                expression_E[EXPRESSION_NAMES.index("eyeBlink_L")],
+                expression_E[EXPRESSION_NAMES.index("eyeBlink_R")],
+            ]
+        ),
+        0.0,
+        1.0,
+    )
+    side = jnp.clip(head.eye.astype(jnp.int32) - 1, 0, 1)
+    center, b = centers_23[side], blink[side][:, None]
+    q = (v - center) @ eye_rot.T
+    # The cornea bulges; under a closed lid it would poke through, so it is pulled in with blink.
+    length = jnp.linalg.norm(q, axis=-1, keepdims=True)
+    limit = 1.47 - 0.10 * b
+    q = q * jnp.where(
+        length > limit, (limit + (length - limit) * (1 - 0.9 * b)) / jnp.maximum(length, 1e-6), 1.0
+    )
+    ball = q + center - jnp.concatenate([jnp.zeros_like(b), jnp.zeros_like(b), 0.03 + 0.05 * b], -1)
+    return jnp.where((head.eye > 0)[:, None], ball, v)
+
+
+def place(vertices_V3: jax.Array, rot_33: jax.Array, placement_3: jax.Array) -> jax.Array:
+    """Rotates about the pivot and projects: (V, 3) with X, Y in crop units and depth in cm."""
+    pivot = jnp.array(PIVOT_CM)
+    v = (vertices_V3 - pivot) @ rot_33.T + pivot
+    d = 1.0 / (1.0 - v[:, 2:] / CAMERA_CM)
+    cx, cy, s = placement_3
+    return jnp.concatenate([cx + s * v[:, :1] * d, cy - s * v[:, 1:2] * d, v[:, 2:]], -1)
+
+
+class Pose(NamedTuple):
+    """Where a head is and what it does, absolute."""
+
+    rotation: Array  # (3, 3)
+    placement: Array  # (3,)
+    expression: Array  # (45,)
+    gaze: Array  # (2,) rad, camera frame
+
+
+def absolute_pose(motion_54: jax.Array, placement_3: jax.Array) -> Pose:
+    """The pose of an absolute motion (a fitted picture), translation and log-scale included."""
+    rot = rotation(motion_54[0], motion_54[1], motion_54[2])
+    placed = move_placement(placement_3, motion_54)
+    return Pose(rot, placed, motion_54[EXPRESSION], motion_54[GAZE])
+
+
+def move_placement(placement_3: jax.Array, motion_54: jax.Array) -> jax.Array:
+    """Placement after translation (head widths) and log-scale of a motion."""
+    unit = HEAD_WIDTH_CM * placement_3[2]
+    return jnp.stack(
+        [
+            placement_3[0] + unit * motion_54[3],
+            placement_3[1] - unit * motion_54[4],
+            placement_3[2] * jnp.exp(motion_54[6]),
+        ]
+    )
+
+
+def drive(portrait_motion_54: jax.Array, placement_3: jax.Array, motion_54: jax.Array) -> Pose:
+    """Adds a driving motion to a portrait; ``core/types.py`` says what is relative to it."""
+    pose = portrait_motion_54[POSE] + motion_54[POSE]
+    rot = rotation(pose[0], pose[1], pose[2])
+    placed = move_placement(placement_3, motion_54)
+    own, wish = portrait_motion_54[EXPRESSION], motion_54[EXPRESSION]
+    expression = jnp.asarray(resting_share()) * own + wish
+    for name in ("eyeBlink_L", "eyeBlink_R"):  # narrow eyes stay narrow and still close fully
+        i = EXPRESSION_NAMES.index(name)
+        closed = 0.8 * own[i]
+        expression = expression.at[i].set(closed + (1 - closed) * wish[i])
+    return Pose(rot, placed, jnp.clip(expression, 0.0, 1.15), motion_54[GAZE])
+
+
+def landmarks(head: Head, placed_V3: jax.Array) -> jax.Array:
+    """The 478 detector landmarks (478, 3) of a placed head."""
+    corners = placed_V3[head.landmark_vertices]
+    return (corners * head.landmark_weights[..., None]).sum(1)

@@ -1,0 +1,162 @@
+"""Warp generators, canonical volume and decoder: (appearance, geometry) -> picture.
+
+The volume path is MegaPortraits': rigid then non-rigid sampling to canonical space, ``G_3D``, and
+back towards the driver. The lite decoder adds the *appearance skip*: the portrait moved by the
+analytic flow of the head, which the net only has to correct, blend and complete.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vasa_jax.core.types import HEAD_WIDTH_CM
+from vasa_jax.face.head import Pose
+from vasa_jax.face.raster import MAP_NAMES, NUM_MAPS
+from vasa_jax.nn.conv import (
+    AdaptiveGroupNorm,
+    Conv3D,
+    GroupNorm,
+    ResBlock,
+    depth_to_space,
+    space_to_depth,
+    upsample_nearest,
+)
+from vasa_jax.nn.warp import sample_volume, volume_grid
+
+BOX_CM = 1.15 * HEAD_WIDTH_CM  # half side of the canonical cube around the head's origin
+
+
+class WarpGenerator(nn.Module):
+    """Non-rigid offset field (B, Z, Y, X, 3) in [-1, 1] units from a code (B, K).
+
+    MegaPortraits W_{d->}: a small 3D net whose group norms are driven by the summed dynamics and
+    identity codes. Starts at zero motion.
+    """
+
+    shape: tuple[int, int, int]
+    width: int
+
+    @nn.compact
+    def __call__(self, code_BK: jax.Array) -> jax.Array:
+        z, y, x = self.shape
+        b = code_BK.shape[0]
+        start = (max(z // 4, 1), y // 8, x // 8)
+        h = nn.Dense(start[0] * start[1] * start[2] * self.width, name="seed")(code_BK)
+        h = h.reshape(b, *start, self.width)
+        for i in range(3):
+            h = upsample_nearest(h)
+            h = h[:, : min(z, h.shape[1])]  # depth reaches its size before height and width
+            h = Conv3D(self.width, name=f"conv_{i}")(
+                nn.silu(AdaptiveGroupNorm(name=f"norm_{i}")(h, code_BK))
+            )
+        offset = nn.Dense(3, kernel_init=nn.initializers.zeros, name="out")(nn.silu(h))
+        return 0.3 * jnp.tanh(offset)
+
+
+class VolumeNet(nn.Module):
+    """``G_3D``: refines the canonical volume, residual."""
+
+    blocks: int
+
+    @nn.compact
+    def __call__(self, v_BZYXC: jax.Array) -> jax.Array:
+        c = v_BZYXC.shape[-1]
+        for i in range(self.blocks):
+            h = Conv3D(c, name=f"conv_{i}a")(nn.silu(GroupNorm(name=f"norm_{i}a")(v_BZYXC)))
+            h = Conv3D(c, name=f"conv_{i}b")(nn.silu(GroupNorm(name=f"norm_{i}b")(h)))
+            v_BZYXC = v_BZYXC + h
+        return v_BZYXC
+
+
+def to_view(points_N3: jax.Array, pose: Pose) -> jax.Array:
+    """Canonical points [-1, 1]^3 -> view space: x, y of the crop, z as depth / BOX_CM."""
+    v = (points_N3 * jnp.array([1.0, -1.0, 1.0]) * BOX_CM) @ pose.rotation.T
+    s = pose.placement[2]
+    return jnp.stack(
+        [
+            pose.placement[0] + s * v[..., 0], pose.placement[1] - s * v[..., 1],
+            v[..., 2] / BOX_CM,
+        ],
+        -1,
+    )  # fmt: skip
+
+
+def from_view(points_N3: jax.Array, pose: Pose) -> jax.Array:
+    """Inverse of ``to_view``."""
+    s = pose.placement[2]
+    v = jnp.stack(
+        [
+            (points_N3[..., 0] - pose.placement[0]) / s,
+            -(points_N3[..., 1] - pose.placement[1]) / s,
+            points_N3[..., 2] * BOX_CM,
+        ],
+        -1,
+    )
+    return (v @ pose.rotation) / BOX_CM * jnp.array([1.0, -1.0, 1.0])
+
+
+def to_canonical(posed_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> jax.Array:
+    """Rigid, then non-rigid sampling of one posed volume into canonical space."""
+    grid = volume_grid(*posed_ZYXC.shape[:3])
+    rigid = sample_volume(posed_ZYXC, to_view(grid, pose))
+    return sample_volume(rigid, grid + offset_ZYX3)
+
+
+def from_canonical(volume_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> jax.Array:
+    """Non-rigid, then rigid sampling of one canonical volume into the driver's view."""
+    grid = volume_grid(*volume_ZYXC.shape[:3])
+    moved = sample_volume(volume_ZYXC, grid + offset_ZYX3)
+    return sample_volume(moved, from_view(grid, pose))
+
+
+def blend_prior(maps_BYXC: jax.Array, skin_BYX1: jax.Array) -> jax.Array:
+    """Logits (B, Y, X, 3) before any learning: moved portrait, moved skin layer, painted colour.
+
+    Skin that is stretched over what was an opening (a closing lid) takes the skin layer; mouth
+    interior and surfaces the portrait does not show have to be painted.
+    """
+    m = {n: maps_BYXC[..., i : i + 1] for i, n in enumerate(MAP_NAMES)}
+    hidden = m["cover"] * (1 - m["visible"])
+    painted = 4.0 * jnp.maximum(m["mouth_interior"], 0.4 * hidden) - 2.0
+    stretched = jnp.clip((m["stretch"] - 0.5) / 0.7, 0.0, 1.0) * skin_BYX1
+    return jnp.concatenate([jnp.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], -1)
+
+
+class Decoder(nn.Module):
+    """``G_2D`` of the lite model: a small U-Net at half resolution with sub-pixel output."""
+
+    widths: tuple[int, int, int]
+
+    @nn.compact
+    def __call__(self, warped_BYX6, maps_BYXM, skin_BYX1, volume_BZYXC) -> dict[str, jax.Array]:
+        w0, w1, w2 = self.widths
+        assert maps_BYXM.shape[-1] == NUM_MAPS
+        x = space_to_depth(jnp.concatenate([warped_BYX6, maps_BYXM, skin_BYX1], -1), 2)
+        h0 = ResBlock(w0, name="enc_0")(nn.Conv(w0, (3, 3), name="stem")(x))
+        h1 = ResBlock(w1, name="enc_1")(nn.Conv(w1, (3, 3), (2, 2), name="down_1")(h0))
+        h2 = nn.Conv(w2, (3, 3), (2, 2), name="down_2")(h1)
+        b, z, y, xx, c = volume_BZYXC.shape
+        flat = volume_BZYXC.transpose(0, 2, 3, 1, 4).reshape(b, y, xx, z * c)
+        v = nn.Conv(w2, (1, 1), name="project")(flat)
+        while v.shape[1] < h2.shape[1]:
+            v = upsample_nearest(v)
+        h2 = ResBlock(w2, name="mid_0")(
+            nn.Conv(w2, (1, 1), name="merge")(jnp.concatenate([h2, v], -1))
+        )
+        h2 = ResBlock(w2, name="mid_1")(h2)
+        h1 = h1 + nn.Conv(w1, (3, 3), name="up_1")(upsample_nearest(nn.silu(h2)))
+        h1 = ResBlock(w1, name="dec_1")(h1)
+        h0 = h0 + nn.Conv(w0, (3, 3), name="up_0")(upsample_nearest(nn.silu(h1)))
+        h0 = nn.silu(GroupNorm(name="norm_out")(ResBlock(w0, name="dec_0")(h0)))
+        out = nn.Conv(24, (3, 3), kernel_init=nn.initializers.normal(1e-3), name="out")(h0)
+        out = depth_to_space(out, 2)
+        painted = jnp.tanh(out[..., :3] + 0.4 * jnp.array([-1.0, -1.6, -1.6]))
+        weight = jax.nn.softmax(3.0 * out[..., 3:] + blend_prior(maps_BYXM, skin_BYX1), -1)
+        image = (
+            weight[..., :1] * warped_BYX6[..., :3]
+            + weight[..., 1:2] * warped_BYX6[..., 3:]
+            + weight[..., 2:] * painted
+        )
+        return {"image": image, "weight": weight, "painted": painted}
