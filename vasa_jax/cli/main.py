@@ -27,7 +27,8 @@ VERBS = {
     "release": "turn a training run into a release",
     "check": "say what is installed, which devices and codecs work, and what is missing",
 }
-USES_JAX = ("generate", "train", "synth", "evaluate", "release")
+# Not synth: its workers are forked, which JAX's threads would not survive.
+USES_JAX = ("generate", "train", "evaluate")
 # Packages of an extra, by import name: what to install when one is missing.
 EXTRA_OF = {
     "numba": "train",

@@ -101,8 +101,7 @@ class VideoWriter:
     ``size`` is (width, height); an odd side gets one repeated pixel row, so ``encoded_size`` is
     even. ``audio`` is ((S, C) or (S,) float in [-1, 1], rate in Hz): it keeps its rate from 32
     to 48 kHz (others are resampled) and one or two channels, is cut or filled with silence to
-    the length of the picture, and is
-    written along with it. Memory does not grow with length.
+    the length of the picture. Memory does not grow with length.
 
     Use it in ``with``. The file appears under its name only when the block ends well; an error
     inside, or a full disk (UserError), leaves nothing behind.

@@ -1,0 +1,30 @@
+"""Settings of every test: CPU unless told otherwise, no implicit broadcasting or promotion.
+
+``VASA_TEST_PLATFORM=gpu`` runs on another device. Environment variables are set before JAX is
+imported anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["JAX_PLATFORMS"] = os.environ.get("VASA_TEST_PLATFORM", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ["VASA_CACHE"] = "off"  # a test must not depend on what an earlier run compiled
+
+import jax
+import pytest
+
+# Silent broadcasting between ranks, and silent widening of dtypes, hide the commonest mistakes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` are skipped where there is none."""
+    if all(item.get_closest_marker("gpu") is None for item in items):
+        return
+    if jax.default_backend() == "cpu":
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
