@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import platform
 import sys
@@ -55,7 +56,7 @@ def findings(*, release: str) -> Iterator[Finding]:
     yield _probe("vasa-jax", version)
     yield _probe("python", lambda: f"{platform.python_version()} on {platform.platform()}")
     for package in PACKAGES:
-        yield _probe(package, lambda package=package: metadata.version(package))
+        yield _probe(package, functools.partial(metadata.version, package))
     yield _probe("devices", _devices)
     yield _probe("video codecs", _codecs)
     yield _probe("sound formats", _sound_formats)

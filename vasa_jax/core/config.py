@@ -93,7 +93,7 @@ def _set(node: Any, path: list[str], text: str, *, done: tuple[str, ...]) -> Any
         else:
             raise UserError(f"--set {full}: {here} has no {head!r}{_nearest(head, node)}")
         return {**node, head: new}
-    if not dataclasses.is_dataclass(node):
+    if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise UserError(f"--set {full}: {here} is a plain value and has nothing named {head!r}")
     names = [f.name for f in dataclasses.fields(node) if f.init]
     if head not in names:

@@ -16,7 +16,7 @@ after batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -66,7 +66,8 @@ def typed(function: _F) -> _F:
     A call with the wrong shape or dtype raises ``jaxtyping.TypeCheckError``, which names the
     argument, what was expected and what came.
     """
-    return jaxtyped(function, typechecker=beartype)
+    checked: Any = jaxtyped(function, typechecker=beartype)
+    return checked
 
 
 __all__ = [

@@ -6,6 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
@@ -67,7 +68,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises UserError on an unknown suffix or when the file can't be written.
     """
     suffix = os.path.splitext(os.fspath(path))[1].lower()
-    options: dict[str, object]
+    options: dict[str, Any]
     if suffix == ".png":
         options = {"compress_level": 6}
     elif suffix in (".jpg", ".jpeg", ".webp"):
