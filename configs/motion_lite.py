@@ -1,0 +1,59 @@
+"""Stage 2, lite size: speech-driven motion diffusion that a CPU trains and runs.
+
+Data     python -m vasa_jax.data.motions synthetic $VASA_CACHE/motion_synthetic --hours 6
+Run      vasa-jax train --config configs/motion_lite.py --workdir runs/motion_lite
+Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir /tmp/smoke   (a minute)
+Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir /tmp/overfit
+"""
+
+import dataclasses
+
+from vasa_jax.audio.encoder import EncoderConfig
+from vasa_jax.data.motions import MotionDataConfig
+from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.losses.diffusion import MotionLossConfig
+from vasa_jax.motion.conditions import DropConfig
+from vasa_jax.motion.transformer import TransformerConfig
+from vasa_jax.train.loop import LoopConfig
+from vasa_jax.train.motion import MotionTrainConfig
+from vasa_jax.train.optim import OptimConfig
+
+VARIANTS = ("base", "smoke", "overfit")
+
+
+def get_config(variant: str = "base") -> MotionTrainConfig:
+    base = MotionTrainConfig(
+        model=MotionModelConfig(
+            encoder=EncoderConfig(width=256, hidden=384, num_blocks=3),
+            transformer=TransformerConfig(depth=5, width=256, num_heads=4),
+            num_visemes=16,
+        ),
+        data=MotionDataConfig(folders=("$VASA_CACHE/motion_synthetic",), batch=32),
+        loss=MotionLossConfig(
+            pose=0.5, gaze=0.25, mouth=1.0, upper=0.35, velocity=1.0, auxiliary=0.5, viseme=0.1
+        ),
+        optim=OptimConfig(lr=6e-4, steps=5000, warmup=200, ema_decay=0.998),
+        loop=LoopConfig(log_every=20, picture_every=250, evaluate_every=250, checkpoint_every=500),
+    )
+    if variant == "base":
+        return base
+    small = dataclasses.replace(
+        base,
+        model=MotionModelConfig(
+            encoder=EncoderConfig(width=32, hidden=48, num_blocks=2),
+            transformer=TransformerConfig(depth=2, width=32, num_heads=2),
+            window=24,
+            past=6,
+            num_visemes=2,
+        ),
+        data=MotionDataConfig(batch=8),
+        optim=OptimConfig(lr=3e-3, steps=200, warmup=10, ema_decay=0.95),
+        loop=LoopConfig(log_every=10, picture_every=0, evaluate_every=100, checkpoint_every=0),
+    )
+    if variant == "smoke":
+        return small
+    if variant == "overfit":
+        return dataclasses.replace(
+            small, drop=DropConfig(tail=0.0), optim=dataclasses.replace(small.optim, steps=1500)
+        )
+    raise KeyError(variant)

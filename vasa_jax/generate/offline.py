@@ -1,0 +1,170 @@
+"""Motion for a whole recording: the rolling step scanned over it.
+
+The scan's body has fixed shapes and runs over a fixed number of hops; a longer recording calls the
+same compiled scan again with the state handed on, so any length compiles once and memory stays
+flat. Hops after the end are skipped, not computed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.audio import features as audio_features
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.diffusion.samplers import SAMPLERS
+from vasa_jax.generate import rolling
+from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.generate.rolling import RollingConfig, RollingState
+from vasa_jax.motion.conditions import CONDITION_NAMES
+from vasa_jax.motion.latents import MotionStats
+
+HOPS_PER_CALL = 4
+DEFAULT_GUIDANCE = {"audio": 0.5, "gaze": 1.0}
+
+
+def generate_motion(
+    model: MotionModelConfig,
+    params: Any,
+    stats: MotionStats | Mapping[str, Any],
+    features_TD: np.ndarray,
+    controls: Controls | None = None,
+    *,
+    seed: int = 0,
+    sampler: str = "ddim",
+    steps: int = 10,
+    guidance: Mapping[str, float] | None = None,
+    hop: int | None = None,
+    grid: str = "uniform",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Physical motion ``(T, 54)`` for features ``(T, D)`` of a recording.
+
+    Args:
+        stats: the release's motion statistics, as ``MotionStats`` or as the JSON table.
+        controls: tracks over the T frames (leading shape ``(T,)``); None asks for nothing.
+        guidance: scale per condition (equation 2); zero or absent means no branch for it.
+        hop: frames per window, at most the model's window (the default).
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        UserError: unknown sampler or condition, or controls of another length.
+    """
+    table = stats if isinstance(stats, MotionStats) else MotionStats.from_json(stats)
+    features_TD = np.asarray(features_TD, np.float32)
+    total = features_TD.shape[0]
+    controls = Controls.none(total) if controls is None else controls
+    if controls.gaze_on.shape != (total,):
+        raise UserError(f"controls cover {controls.gaze_on.shape[0]} frames, the sound has {total}")
+    if sampler not in SAMPLERS:
+        raise UserError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
+    scales = dict(DEFAULT_GUIDANCE if guidance is None else guidance)
+    for name in scales:
+        if name not in CONDITION_NAMES:
+            raise UserError(f"no condition {name!r} to guide; there are {CONDITION_NAMES}")
+    # A branch that drops a wish nobody has would cost time and change nothing.
+    wished = {
+        "gaze": bool(np.any(np.asarray(controls.gaze_on) > 0)),
+        "distance": bool(np.any(np.asarray(controls.distance_on) > 0)),
+        "emotion": bool(np.any(np.asarray(controls.emotion_on) > 0)),
+    }
+    scales = {n: s for n, s in scales.items() if s != 0 and wished.get(n, True)}
+    cfg = RollingConfig(
+        hop=hop or model.window, sampler=sampler, steps=steps, grid=grid, guided=tuple(scales)
+    )
+    ahead = cfg.lookahead(model)
+    chunk = cfg.hop * HOPS_PER_CALL
+    num_chunks = -(-total // chunk)
+    length = num_chunks * chunk + ahead
+
+    def pad(x: Any) -> np.ndarray:
+        x = np.asarray(x, np.float32)
+        return np.concatenate([x, np.zeros((length - total, *x.shape[1:]), np.float32)])
+
+    features_AD, wishes = pad(features_TD), Controls(*(pad(x) for x in controls))
+    wishes = wishes._replace(distance=np.where(wishes.distance > 0, wishes.distance, 1.0))
+    valid_A = np.arange(length) < total
+    scale_arrays = {n: jnp.float32(s) for n, s in scales.items()}
+    state = rolling.init_state(model, jnp.asarray([seed]))
+    out: list[np.ndarray] = []
+    for i in range(num_chunks):
+        part = slice(i * chunk, (i + 1) * chunk + ahead)
+        state, motion = roll_chunk(
+            model, cfg, params, state, features_AD[None, part], valid_A[None, part],
+            jax.tree.map(lambda x: x[None, part], wishes), scale_arrays,
+        )  # fmt: skip
+        out.append(np.asarray(table.denormalize(motion[0])))
+        if progress is not None:
+            progress(min((i + 1) * chunk, total), total)
+    return np.concatenate(out)[:total] if out else np.zeros((0, MOTION_DIM), np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def roll_chunk(
+    model: MotionModelConfig,
+    cfg: RollingConfig,
+    params: Any,
+    state: RollingState,
+    features_BAD: jax.Array,
+    valid_BA: jax.Array,
+    controls: Controls,
+    scales: Mapping[str, jax.Array],
+) -> tuple[RollingState, jax.Array]:
+    """``lax.scan`` of the rolling step over ``features_BAD``, ``n * hop + lookahead`` frames.
+
+    Returns the state after it and normalised motion ``(B, n * hop, M)``. Where no stream has a
+    valid frame in a hop, the step is skipped and zeros come out.
+    """
+    batch, length, _ = features_BAD.shape
+    hop, ahead = cfg.hop, cfg.lookahead(model)
+    count = (length - ahead) // hop
+
+    def cut(x: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, start, hop + ahead, axis=1)
+
+    def body(state: RollingState, index: jax.Array):
+        start = index * hop
+        audio, valid = cut(features_BAD, start), cut(valid_BA, start)
+        wishes = jax.tree.map(lambda x: cut(x, start), controls)
+        active = valid[:, :hop].any(1)
+
+        def advance(state: RollingState):
+            return rolling.step(
+                params, model, cfg, state, audio, valid, wishes, scales,
+                active_B=active, reset_B=jnp.zeros((batch,), bool),
+            )  # fmt: skip
+
+        def rest(state: RollingState):
+            return state, jnp.zeros((batch, hop, MOTION_DIM), jnp.float32)
+
+        return jax.lax.cond(active.any(), advance, rest, state)
+
+    state, motion = jax.lax.scan(body, state, jnp.arange(count))
+    return state, jnp.moveaxis(motion, 0, 1).reshape(batch, count * hop, MOTION_DIM)
+
+
+def speech_features(model: MotionModelConfig, samples: np.ndarray) -> np.ndarray:
+    """Features ``(T, D)`` of a whole recording (mono, 16 kHz), in pieces of fixed shape.
+
+    The pieces go through the streaming step, so any length compiles once.
+    """
+    piece = 640 * 250
+    total = audio_features.num_frames(len(samples))
+    padded = np.zeros(-(-len(samples) // piece) * piece, np.float32)
+    padded[: len(samples)] = samples
+    state = audio_features.init_state(model.features, 1)
+    out = []
+    for start in range(0, len(padded), piece):
+        state, feats = _feature_step(model.features, state, padded[None, start : start + piece])
+        out.append(np.asarray(feats[0]))
+    dim = model.features.dim
+    return np.concatenate(out)[:total] if out else np.zeros((0, dim), np.float32)
+
+
+_feature_step = functools.partial(jax.jit, static_argnums=0)(audio_features.step)

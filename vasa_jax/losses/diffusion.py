@@ -1,0 +1,73 @@
+"""The objective of stage 2: x0 error, balanced between groups of the motion vector.
+
+Equation 1 of the paper is a plain mean square error. In normalised units the 45 expression weights
+would drown the 7 pose numbers, and the many small ones the lips, so the error is the mean within
+each group (pose, gaze, mouth, upper face), then a weighted sum over groups. The optional velocity
+term is the same error of frame-to-frame differences.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.motion.latents import GROUPS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MotionLossConfig:
+    """Weights; pose and the rest (gaze, mouth, upper face together) weigh the same by default."""
+
+    pose: float = 1.0
+    gaze: float = 0.25
+    mouth: float = 0.5
+    upper: float = 0.25
+    velocity: float = 0.0
+    auxiliary: float = 0.0  # the audio encoder's own guess of the mouth
+    viseme: float = 0.0  # the audio encoder's guess of the viseme
+
+
+def group_weights(cfg: MotionLossConfig) -> np.ndarray:
+    """Weight per dimension ``(M,)``: the group's weight divided by its size."""
+    weights = np.zeros(MOTION_DIM, np.float32)
+    for name, index in GROUPS.items():
+        weights[list(index)] = getattr(cfg, name) / len(index)
+    return weights
+
+
+def masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean over axis 1 of the frames that are valid: ``(B, T) -> (B,)``; zero where none is."""
+    weight = valid.astype(jnp.float32)
+    # where, not a product: an invalid frame may hold NaN.
+    return jnp.where(valid, x, 0.0).sum(1) / jnp.maximum(weight.sum(1), 1.0)
+
+
+def motion_loss(
+    cfg: MotionLossConfig, predicted_BTM: jax.Array, target_BTM: jax.Array, valid_BT: jax.Array,
+    trust_BM: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
+    """Per-example loss ``(B,)`` and the mean square error of each group (scalars, for the log).
+
+    ``trust_BM`` scales the weight of dimensions per example: 0 where a data source does not know
+    a dimension, 1 where it does.
+    """
+    weights = jnp.asarray(group_weights(cfg))[None, :]
+    if trust_BM is not None:
+        weights = weights * trust_BM
+    target = jnp.where(valid_BT[..., None], target_BTM, 0.0)
+    predicted = jnp.where(valid_BT[..., None], predicted_BTM, 0.0)
+    squared = jnp.square(predicted - target)
+    per_example = masked_mean((squared * weights[:, None]).sum(-1), valid_BT)
+    if cfg.velocity:
+        both = valid_BT[:, 1:] & valid_BT[:, :-1]
+        change = jnp.square(jnp.diff(predicted, axis=1) - jnp.diff(target, axis=1))
+        per_example += cfg.velocity * masked_mean((change * weights[:, None]).sum(-1), both)
+    terms = {
+        name: masked_mean(squared[..., np.asarray(index)].mean(-1), valid_BT).mean()
+        for name, index in GROUPS.items()
+    }
+    return per_example, terms

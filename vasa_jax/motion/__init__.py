@@ -1,0 +1,1 @@
+"""Stage 2: the motion vector's statistics, the conditions, and the denoising transformer."""

@@ -1,0 +1,81 @@
+"""Groups of the motion vector, and its normalisation.
+
+The network sees ``(motion - mean) / std`` per dimension. Statistics are taken over the training set
+and travel with the weights (``stats.json``); ``std`` has a floor, so that a dimension which hardly
+moves is not blown up to unit variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM, MOTION_NAMES, POSE
+
+STD_FLOOR = 0.02
+
+
+def _indices(*prefixes: str) -> tuple[int, ...]:
+    return tuple(
+        EXPRESSION.start + i for i, name in enumerate(EXPRESSION_NAMES) if name.startswith(prefixes)
+    )
+
+
+MOUTH = _indices("jaw", "mouth", "cheekPuff")
+UPPER = _indices("brow", "eye", "cheekSquint", "nose")
+GROUPS: dict[str, tuple[int, ...]] = {
+    "pose": tuple(range(POSE.start, POSE.stop)),
+    "gaze": tuple(range(GAZE.start, GAZE.stop)),
+    "mouth": MOUTH,
+    "upper": UPPER,
+}
+
+
+class MotionStats(NamedTuple):
+    """Mean and standard deviation per dimension, ``(M,)`` each."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @staticmethod
+    def unit() -> MotionStats:
+        """No normalisation at all."""
+        return MotionStats(np.zeros(MOTION_DIM, np.float32), np.ones(MOTION_DIM, np.float32))
+
+    @staticmethod
+    def of(motion_TM: np.ndarray, *, floor: float = STD_FLOOR) -> MotionStats:
+        """Statistics of ``(T, M)`` frames."""
+        frames = np.asarray(motion_TM, np.float64)
+        std = np.maximum(frames.std(0), floor)
+        return MotionStats(frames.mean(0).astype(np.float32), std.astype(np.float32))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "names": list(MOTION_NAMES),
+            "mean": [float(x) for x in self.mean],
+            "std": [float(x) for x in self.std],
+        }
+
+    @staticmethod
+    def from_json(table: Mapping[str, Any]) -> MotionStats:
+        """Raises UserError when the table is for another motion vector."""
+        if list(table.get("names", [])) != list(MOTION_NAMES):
+            raise UserError("motion statistics name another motion vector; retrain or update them")
+        return MotionStats(
+            np.asarray(table["mean"], np.float32), np.asarray(table["std"], np.float32)
+        )
+
+    def normalize(self, motion: jax.Array) -> jax.Array:
+        return (motion - self.mean) / self.std
+
+    def denormalize(self, latent: jax.Array) -> jax.Array:
+        """Physical motion; expression weights are brought back into [0, 1] and tz to zero."""
+        motion = latent * self.std + self.mean
+        motion = jnp.asarray(motion).at[..., POSE.start + 5].set(0.0)
+        weights = jnp.clip(motion[..., EXPRESSION], 0.0, 1.0)
+        return jnp.concatenate([motion[..., : EXPRESSION.start], weights], axis=-1)

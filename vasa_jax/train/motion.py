@@ -1,0 +1,248 @@
+"""Stage 2: train the motion model by denoising windows of motion under dropped conditions.
+
+One step: draw t uniformly, add noise to the normalised motion of W frames, drop conditions as the
+paper says, add a little noise to the past frames (so that the model forgives its own past), and
+minimise the balanced x0 error plus what the audio encoder alone makes of mouth and viseme.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vasa_jax.core.types import EXPRESSION, FPS, MOTION_INDEX, Controls
+from vasa_jax.data.motions import MotionCorpus, MotionDataConfig, MotionWindows, toy_clips
+from vasa_jax.diffusion import samplers, times
+from vasa_jax.diffusion.process import corrupt
+from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
+from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss
+from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
+from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.train.loop import LoopConfig
+from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MotionTrainConfig:
+    """Everything about a stage-2 run."""
+
+    model: MotionModelConfig = MotionModelConfig()
+    data: MotionDataConfig = MotionDataConfig()
+    loss: MotionLossConfig = MotionLossConfig()
+    drop: DropConfig = DropConfig()
+    optim: OptimConfig = OptimConfig()
+    loop: LoopConfig = LoopConfig()
+    past_noise: float = 0.1  # largest deviation of the noise on past motion, normalised units
+    initial: str = ""  # a folder with params.npz and stats.json to start from
+    seed: int = 0
+
+    def task(self) -> MotionTask:
+        return MotionTask(self)
+
+
+class MotionTask:
+    """The stage-2 task for ``train/loop.py``."""
+
+    def __init__(self, cfg: MotionTrainConfig):
+        self.cfg = cfg
+        self.corpus = corpus_of(cfg.data)
+        folder = Path(os.path.expandvars(cfg.initial)) if cfg.initial else None
+        if folder is not None:
+            table = json.loads((folder / "stats.json").read_text())
+            self.motion_stats = MotionStats.from_json(table["motion"])
+        else:
+            self.motion_stats = self.corpus.stats()
+        self.windows = MotionWindows(
+            cfg.data, self.corpus, cfg.model.features, window=cfg.model.window,
+            past=cfg.model.past, lookahead=cfg.model.lookahead_frames,
+        )  # fmt: skip
+        self.tx = make_optimizer(cfg.optim)
+        self._update = jax.jit(self._update_pure, donate_argnums=0)
+
+    def init(self, key: jax.Array) -> TrainState:
+        return TrainState.create(init_params(self.cfg.model, key), self.tx, key)
+
+    def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
+        return self.windows.batches(start_step)
+
+    def stats(self) -> dict[str, Any]:
+        return {"motion": self.motion_stats.to_json(), "frames": self.corpus.frames}
+
+    def step(
+        self, state: TrainState, batch: dict[str, Any], key: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self._update(state, batch, key)
+
+    def _update_pure(self, state: TrainState, batch: dict[str, Any], key: jax.Array):
+        loss_fn = functools.partial(window_loss, self.cfg, self.motion_stats)
+        grads, terms = jax.grad(loss_fn, has_aux=True)(state.params, batch, key)
+        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
+        return state, {**terms, **metrics}
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Few-step samples for held-out windows: error and correlation of the lips' opening."""
+        cfg = self.cfg
+        batch = self.windows.batch(2**31 - 1)
+        keep = jnp.ones(len(batch["motion"]), bool)
+        motion = sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep)
+        truth = batch["motion"][:, cfg.model.past :]
+        valid = batch["motion_valid"][:, cfg.model.past :]
+        made, true = aperture(np.asarray(motion))[valid], aperture(truth)[valid]
+        correlation = float(np.corrcoef(made, true)[0, 1]) if made.std() > 0 else 0.0
+        return {
+            "aperture_error": float(np.abs(made - true).mean()),
+            "aperture_correlation": correlation,
+            "aperture_spread": float(made.std() / max(true.std(), 1e-6)),
+        }
+
+    def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
+        """Curves of a held-out window, made (dark) over true (light)."""
+        cfg = self.cfg
+        batch = jax.tree.map(lambda x: x[:4], self.windows.batch(2**31 - 1))
+        keep = jnp.ones(len(batch["motion"]), bool)
+        made = np.asarray(sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep))
+        return {"curves": draw_curves(made, batch["motion"][:, cfg.model.past :])}
+
+
+def window_loss(
+    cfg: MotionTrainConfig,
+    stats: MotionStats,
+    params: Any,
+    batch: dict[str, Any],
+    key: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The training objective on one batch (``data.motions.MotionWindows.batch``)."""
+    model, k, w = cfg.model, cfg.model.past, cfg.model.window
+    keys = jax.random.split(key, 6)
+    target = stats.normalize(batch["motion"])
+    size = target.shape[0]
+    ahead = model.lookahead_frames
+    tail_audio, tail_motion = sample_tail(keys[0], size, w, ahead, cfg.drop)
+    keep = sample_keep(keys[1], size, cfg.drop)
+    audio_valid = batch["audio_valid"].at[:, k:].set(batch["audio_valid"][:, k:] & tail_audio)
+    motion_valid = batch["motion_valid"][:, k:] & tail_motion
+    level = cfg.past_noise * jax.random.uniform(keys[2], (size, 1, 1))
+    past = target[:, :k] + level * jax.random.normal(keys[3], target[:, :k].shape)
+    # Stratified times: every batch covers [0, 1] evenly, which lowers the variance of the loss.
+    t = (jnp.arange(size) + jax.random.uniform(keys[4], (size,))) / size
+    clean = target[:, k:]
+    noise = jax.random.normal(keys[5], clean.shape)
+    noisy = corrupt(model.make_schedule(), clean, noise, t)
+    x0, mouth, logits = MotionModel(model).apply(
+        {"params": params}, noisy, t,
+        features_BAD=batch["features"], audio_valid_BA=audio_valid, past_BKM=past,
+        past_valid_BK=batch["motion_valid"][:, :k], motion_valid_BT=motion_valid,
+        controls=Controls(*batch["controls"]), keep=keep,
+    )  # fmt: skip
+    # What comes after the cut of the audio is guesswork: not trained.
+    counted = motion_valid & audio_valid[:, k : k + w]
+    per_example, terms = motion_loss(cfg.loss, x0, clean, counted, batch["trust"])
+    total = per_example.mean()
+    terms = {**terms, "x0": total}
+    heard = batch["motion_valid"] & audio_valid[:, : k + w] & keep["audio"][:, None]
+    heard = heard.at[:, :k].set(heard[:, :k] & keep["past"][:, None])
+    if cfg.loss.auxiliary:
+        squared = jnp.square(mouth - target[..., np.asarray(MOUTH)]).mean(-1)
+        terms["auxiliary"] = masked_mean(squared, heard).mean()
+        total = total + cfg.loss.auxiliary * terms["auxiliary"]
+    if cfg.loss.viseme and logits is not None:
+        known = heard & (batch["viseme"] >= 0)
+        label = jnp.maximum(batch["viseme"], 0)
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        right = (logits.argmax(-1) == label).astype(jnp.float32)
+        terms["viseme"] = masked_mean(entropy, known).mean()
+        terms["viseme_right"] = (right * known).sum() / jnp.maximum(known.sum(), 1)
+        total = total + cfg.loss.viseme * terms["viseme"]
+    return total, {**terms, "loss": total}
+
+
+def corpus_of(cfg: MotionDataConfig) -> MotionCorpus:
+    """The corpus of a config; the toy one when it names no folder."""
+    if cfg.folders:
+        return MotionCorpus(cfg.folders, cfg.shares)
+    return MotionCorpus.of(toy_clips())
+
+
+@functools.partial(jax.jit, static_argnums=(0,))
+def _sample(model: MotionModelConfig, params: Any, batch: dict[str, Any], past: jax.Array, keep):
+    k, w = model.past, model.window
+    net = MotionModel(model)
+    variables = {"params": params}
+    drops = {"audio": keep}
+    tokens = net.apply(variables, batch["features"], batch["audio_valid"], drops, method="encode")
+
+    def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
+        return net.apply(
+            variables, x, jnp.broadcast_to(t, (x.shape[0],)), method="denoise",
+            audio_BAD=tokens, past_BKM=past, past_valid_BK=batch["motion_valid"][:, :k],
+            motion_valid_BT=batch["motion_valid"][:, k:], controls=Controls(*batch["controls"]),
+            keep=drops,
+        )  # fmt: skip
+
+    schedule = model.make_schedule()
+    x = jax.random.normal(jax.random.key(0), (past.shape[0], w, past.shape[-1]))
+    return samplers.sample(
+        samplers.SAMPLERS["ddim"], schedule, denoise, x, times.uniform(schedule, 10)
+    )
+
+
+def sample_windows(
+    model: MotionModelConfig,
+    params: Any,
+    stats: MotionStats,
+    batch: dict[str, Any],
+    keep_audio: jax.Array,
+) -> jax.Array:
+    """Physical motion ``(B, W, M)`` for the windows of a batch: ten DDIM steps, no guidance."""
+    past = stats.normalize(batch["motion"][:, : model.past])
+    return stats.denormalize(_sample(model, params, batch, past, keep_audio))
+
+
+def aperture(motion: np.ndarray) -> np.ndarray:
+    """How far the lips are apart, in weights: jaw, lower and upper lip, less what closes them."""
+    m = {name: motion[..., i] for name, i in MOTION_INDEX.items()}
+    lips = 0.5 * (m["mouthLowerDown_L"] + m["mouthLowerDown_R"])
+    lips = lips + 0.5 * (m["mouthUpperUp_L"] + m["mouthUpperUp_R"])
+    closing = m["mouthClose"] + 0.25 * (m["mouthPress_L"] + m["mouthPress_R"])
+    closing = closing + 0.5 * (m["mouthRollLower"] + m["mouthRollUpper"])
+    return m["jawOpen"] + 0.5 * lips - 0.5 * closing
+
+
+CURVES = ("yaw", "pitch", "gaze_yaw", "jawOpen", "mouthPucker", "mouthPress_L", "eyeBlink_L")
+
+
+def draw_curves(made: np.ndarray, true: np.ndarray, *, height: int = 48) -> np.ndarray:
+    """Rows of curves over frames for windows ``(B, W, M)``; a uint8 picture."""
+    batch, frames, _ = made.shape
+    scale = 4
+    canvas = np.full((len(CURVES) * height, batch * frames * scale, 3), 255, np.uint8)
+    for r, name in enumerate(CURVES):
+        index = MOTION_INDEX[name]
+        low, high = (-0.05, 1.0) if index >= EXPRESSION.start else (-0.4, 0.4)
+        for values, colour in ((true, (150, 190, 255)), (made, (20, 20, 20))):
+            y = values[..., index].reshape(-1)
+            x = np.arange(len(y) * scale)
+            level = np.interp(x / scale, np.arange(len(y)), y)
+            row = (1 - np.clip((level - low) / (high - low), 0, 1)) * (height - 5) + 2
+            for offset in (0, 1):
+                canvas[r * height + row.astype(int) + offset, x] = colour
+        canvas[(r + 1) * height - 1] = 220
+    canvas[:, :: frames * scale] = 200
+    return canvas
+
+
+def blink_rate(motion: np.ndarray) -> float:
+    """Blinks per minute in ``(T, M)`` physical motion."""
+    lid = motion[:, MOTION_INDEX["eyeBlink_L"]] + motion[:, MOTION_INDEX["eyeBlink_R"]] > 1.0
+    return float((lid[1:] & ~lid[:-1]).sum() / (len(motion) / FPS / 60.0))
