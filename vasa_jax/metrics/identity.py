@@ -4,8 +4,8 @@ Three judges, all on crops aligned by the landmarks:
 
 ``mobileface``  256 numbers; sharp (different people near 0); the default.
 ``faceres``     1024 numbers; softer, steadier on drawings and blur.
-``dlib``        128 numbers; optional packages ``dlib-bin`` and ``face-recognition-models``; the only
-                one that no loss of ours can ever have trained against.
+``dlib``        128 numbers; optional packages ``dlib-bin`` and ``face-recognition-models``; the
+                only one that no loss of ours can ever have trained against.
 
 Losses may use ``mobileface``, so a verdict that counts should rest on the other two as well.
 """

@@ -1,0 +1,263 @@
+"""``vasa-jax evaluate``: measure talking faces, ours or anybody's, beside real people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DESCRIPTION = """\
+Measure talking faces: is a face found, is it the same person, do the lips follow the speech, do
+eyes blink and head move, is the picture sharp and steady. Everything is printed beside the values
+that real people reach by the same measure.
+
+  talk      generate clips from portraits and speech, and measure them
+  controls  ask for gaze, distance, emotion; measure whether it happens, draw contact sheets
+  video     measure finished videos: recordings of people, other programs' output
+  identity  calibrate the identity judges: same person against different people
+"""
+
+EXAMPLES = """\
+examples:
+  vasa-jax evaluate talk lite --portraits photos/ --speech voices/ --pairs 12 --json talk.json
+  vasa-jax evaluate controls lite --portraits photos/ --speech voice.wav --sheets out/
+  vasa-jax evaluate video clip1.mp4 clip2.mp4 --align --json clips.json
+"""
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
+GAZES_DEG = ((-20.0, 0.0), (-10.0, 0.0), (10.0, 0.0), (20.0, 0.0), (0.0, -10.0), (0.0, 10.0))
+DISTANCES = (0.8, 0.9, 1.1, 1.25)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    talk = verbs.add_parser("talk", help="generate clips and measure them")
+    talk.add_argument("release", help="name or folder of a release")
+    talk.add_argument("--portraits", metavar="DIR", required=True, help="folder or one image")
+    talk.add_argument("--speech", metavar="DIR", required=True, help="folder or one sound file")
+    talk.add_argument("--pairs", type=int, default=12, metavar="N", help="clips (default 12)")
+    talk.add_argument("--seconds", type=float, default=10.0, help="of each clip (default 10)")
+    talk.add_argument("--keep", metavar="DIR", help="keep the generated videos here")
+    _generation(talk)
+    _common(talk)
+
+    controls = verbs.add_parser("controls", help="do gaze, distance and emotion obey?")
+    controls.add_argument("release", help="name or folder of a release")
+    controls.add_argument("--portraits", metavar="DIR", required=True, help="folder or one image")
+    controls.add_argument("--speech", metavar="FILE", required=True, help="what is said meanwhile")
+    controls.add_argument("--most", type=int, default=3, help="portraits (default 3)")
+    controls.add_argument("--seconds", type=float, default=4.0, help="per wish (default 4)")
+    _generation(controls)
+    _common(controls)
+
+    video = verbs.add_parser("video", help="measure finished videos")
+    video.add_argument("files", nargs="+", metavar="FILE")
+    video.add_argument("--portrait", metavar="FILE", help="compare identity with this picture")
+    video.add_argument(
+        "--align",
+        action="store_true",
+        help="look for closures at each file's own lag: for recordings whose sound is off",
+    )
+    video.add_argument("--reference", metavar="NAME", help="keep as the column 'real: NAME'")
+    _common(video)
+
+    who = verbs.add_parser("identity", help="calibrate the identity judges")
+    who.add_argument("files", nargs="+", metavar="FILE", help="videos of one person each")
+    who.add_argument("--portraits", metavar="DIR", required=True, help="different people")
+    who.add_argument("--reference", action="store_true", help="keep the result in the package")
+    _common(who)
+
+
+def _generation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="denoising steps")
+    parser.add_argument("--sampler", help="as in vasa-jax generate")
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--judges",
+        default="mobileface,faceres",
+        help="identity judges, of mobileface, faceres, dlib; empty for none",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every clip's values here")
+    parser.add_argument("--sheets", metavar="DIR", help="write contact sheets here")
+
+
+def run(args: argparse.Namespace) -> int:
+    from vasa_jax.core.errors import UserError
+
+    judges = tuple(j for j in args.judges.split(",") if j)
+    unknown = set(judges) - {"mobileface", "faceres", "dlib"}
+    if unknown:
+        raise UserError(f"no identity judge {sorted(unknown)[0]!r}; there are mobileface, "
+                        "faceres, dlib")  # fmt: skip
+    verbs = {"talk": _talk, "controls": _controls, "video": _video, "identity": _identity}
+    return verbs[args.what](args, judges)
+
+
+def _files(path: str, endings: Sequence[str], what: str) -> list[Path]:
+    """The files of a folder with one of the endings, or the one file; sorted."""
+    from vasa_jax.core.errors import UserError
+
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(f"no such folder or {what} file: {root}")
+    found = sorted(p for p in root.iterdir() if p.suffix.lower() in endings)
+    if not found:
+        raise UserError(f"{root} holds no {what} file ({', '.join(endings)})")
+    return found
+
+
+def _say(i: int, n: int, name: str, clip: dict[str, Any], began: float) -> None:
+    parts = [f"[{i + 1}/{n}] {name}: sync {clip['correlation']:.2f} at {clip['lag_frames']:+d}"]
+    if clip.get("num_closures"):
+        parts.append(f"closures {clip['closures']:.2f} (chance {clip['closures_chance']:.2f})")
+    if "identity_mobileface" in clip:
+        parts.append(f"identity {clip['identity_mobileface']:.2f}")
+    parts.append(f"{clip['frames']} frames in {time.perf_counter() - began:.0f} s")
+    print(", ".join(parts), flush=True)
+
+
+def _finish(args: argparse.Namespace, clips: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    from vasa_jax.metrics import suite
+
+    summary = suite.summarise(clips)
+    print(f"\n{len(clips)} clips, {sum(c['seconds'] for c in clips):.0f} s\n")
+    print(suite.table(summary))
+    if args.json:
+        _write_json(args.json, {"about": about, "summary": summary, "clips": clips})
+
+
+def _write_json(path: str | Path, value: Any) -> None:
+    from vasa_jax.io.atomic import replacing
+    from vasa_jax.metrics import suite
+
+    with replacing(path) as part:
+        part.write_text(json.dumps(suite.plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _video(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
+    from vasa_jax.io.audio import to_speech
+    from vasa_jax.io.video import read_video, read_video_audio
+    from vasa_jax.metrics import phonemes, suite
+
+    files = [Path(f) for f in args.files]
+    portrait = _portrait(Path(args.portrait)) if args.portrait else None
+    spoken = [phonemes.recognise(to_speech(*read_video_audio(f))) for f in files]
+    clips = []
+    for i, file in enumerate(files):
+        began = time.perf_counter()
+        clip = suite.measure_clip(
+            read_video(file), spoken[i], portrait=portrait, others=spoken[i + 1 :] + spoken[:i],
+            judges=judges, align_sound=args.align,
+        )  # fmt: skip
+        clips.append({"name": file.stem, **clip})
+        _say(i, len(files), file.stem, clip, began)
+        if args.sheets:
+            _sheet(Path(args.sheets) / f"{file.stem}.png", read_video(file), file.stem)
+    _finish(args, clips, {"command": "evaluate video", "align": args.align})
+    if args.reference:
+        known = suite.reference()
+        known.setdefault("people", {})[args.reference] = suite.summarise(clips)
+        _write_json(suite.REFERENCE_FILE, known)
+    return 0
+
+
+def _portrait(path: Path) -> Any:
+    """A photograph with its largest face."""
+    from vasa_jax.core.errors import UserError
+    from vasa_jax.face.finder import FaceFinder
+    from vasa_jax.io.image import read_image
+    from vasa_jax.metrics.suite import Portrait
+
+    image = read_image(path)
+    faces = FaceFinder().find(image)
+    if not faces:
+        raise UserError(f"no face found in {path}; give a picture with a visible face")
+    return Portrait(image, faces[0].landmarks)
+
+
+def _identity(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
+    from vasa_jax.core.errors import UserError
+    from vasa_jax.face.finder import FaceTracker
+    from vasa_jax.io.video import read_video
+    from vasa_jax.metrics import identity, suite
+
+    people = []
+    for path in _files(args.portraits, IMAGES, "image"):
+        try:
+            people.append(_portrait(path))
+        except UserError as error:
+            print(f"left out: {error}")
+    seen: list[list[Any]] = []
+    for file in args.files:
+        tracker, shots = FaceTracker(), []
+        for i, frame in enumerate(read_video(file)):
+            if i % 25 == 0 and (face := tracker.track(frame)) is not None:
+                shots.append(suite.Portrait(frame, face.landmarks))
+        seen.append(shots[:20])
+    result = {}
+    for name in judges:
+        embed = identity.load_judge(name)
+        codes = embed([p.image for p in people], [p.landmarks for p in people])
+        different = (codes @ codes.T)[np.triu_indices(len(codes), 1)]
+        same = []
+        for shots in seen:
+            own = embed([s.image for s in shots], [s.landmarks for s in shots])
+            same.extend((own @ own[0])[1:])
+        threshold, error = identity.equal_error_threshold(np.array(same), different)
+        result[name] = {
+            "same": float(np.mean(same)),
+            "same_5": float(np.percentile(same, 5)),
+            "different": float(different.mean()),
+            "different_95": float(np.percentile(different, 95)),
+            "threshold": threshold,
+            "error": error,
+            "pairs": [len(same), len(different)],
+        }
+        r = result[name]
+        print(
+            f"{name}: same person {r['same']:.3f} (5 % below {r['same_5']:.3f}), different people "
+            f"{r['different']:.3f} (5 % above {r['different_95']:.3f}), threshold {threshold:.3f} "
+            f"with {100 * error:.1f} % errors; {len(same)} and {len(different)} pairs"
+        )
+    if args.json:
+        _write_json(args.json, result)
+    if args.reference:
+        _write_json(suite.REFERENCE_FILE, {**suite.reference(), "identity": result})
+    return 0
+
+
+def _sheet(
+    path: Path, frames: Iterator[np.ndarray], label: str, *, pictures: int = 10, every: int = 8
+) -> None:
+    """A row of a clip's frames."""
+    from vasa_jax.io.image import contact_sheet, write_image
+
+    row = []
+    for i, frame in enumerate(frames):
+        if i % every == 0:
+            row.append(frame)
+        if len(row) == pictures:
+            break
+    write_image(path, contact_sheet([row], [label]))
+
+
+def _talk(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
+    raise NotImplementedError
+
+
+def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
+    raise NotImplementedError
