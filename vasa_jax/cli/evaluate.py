@@ -255,9 +255,167 @@ def _sheet(
     write_image(path, contact_sheet([row], [label]))
 
 
+def _pairs(
+    portraits: Sequence[Path], speeches: Sequence[Path], count: int
+) -> list[tuple[Path, Path]]:
+    """``count`` different pairs that use every portrait and every voice as evenly as possible."""
+    pairs = []
+    for i in range(min(count, len(portraits) * len(speeches))):
+        # After each round of the longer list the other one is shifted, so that pairs stay new.
+        turn = i // np.lcm(len(portraits), len(speeches))
+        pairs.append((portraits[i % len(portraits)], speeches[(i + turn) % len(speeches)]))
+    return pairs
+
+
 def _talk(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
-    raise NotImplementedError
+    from vasa_jax.checkpoint.release import load_release
+    from vasa_jax.core.errors import UserError
+    from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
+    from vasa_jax.generate.talker import Talker
+    from vasa_jax.io.audio import read_audio
+    from vasa_jax.io.video import VideoWriter
+    from vasa_jax.metrics import phonemes, suite
+
+    release = load_release(args.release)
+    portraits = _files(args.portraits, IMAGES, "image")
+    speeches = _files(args.speech, SOUNDS, "sound")
+    samples = {p: read_audio(p)[: round(args.seconds * SAMPLE_RATE_HZ)] for p in speeches}
+    spoken = {p: phonemes.recognise(samples[p]) for p in speeches}
+    clips: list[dict[str, Any]] = []
+    refused = []
+    pairs = _pairs(portraits, speeches, args.pairs)
+    for i, (picture, voice) in enumerate(pairs):
+        began = time.perf_counter()
+        name = f"{picture.stem}_{voice.stem}"
+        try:
+            talker = Talker(release, picture)
+        except UserError as error:
+            print(f"[{i + 1}/{len(pairs)}] left out: {error}", flush=True)
+            refused.append(picture.name)
+            continue
+        frames = list(
+            talker.generate(
+                samples[voice], seed=args.seed + i, sampler=args.sampler, steps=args.steps,
+                frame="crop",
+            )
+        )  # fmt: skip
+        others = [spoken[p] for p in speeches if p != voice]
+        clip = suite.measure_clip(
+            frames, spoken[voice], others=others, judges=judges,
+            portrait=suite.Portrait(talker.image, talker.face.landmarks),
+        )  # fmt: skip
+        clips.append({"name": name, **clip, "render": talker.report()["ms_per_frame"]})
+        _say(i, len(pairs), name, clip, began)
+        if args.keep:
+            target = Path(args.keep) / f"{name}.mp4"
+            sound = (samples[voice], SAMPLE_RATE_HZ)
+            with VideoWriter(target, size=talker.frame_size("crop"), audio=sound) as writer:
+                for frame in frames:
+                    writer.write(frame)
+        if args.sheets:
+            _sheet(Path(args.sheets) / f"{name}.png", iter(frames), name, every=FPS // 2)
+    if not clips:
+        raise UserError(f"no face found in any picture of {args.portraits}")
+    about = {
+        "command": "evaluate talk",
+        "release": release.name,
+        "release_sha256": release.sha256,
+        "seed": args.seed,
+        "seconds": args.seconds,
+        "refused": refused,
+    }
+    _finish(args, clips, about)
+    return 0
 
 
 def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
-    raise NotImplementedError
+    from vasa_jax.checkpoint.release import load_release
+    from vasa_jax.core.errors import UserError
+    from vasa_jax.core.types import EMOTIONS, SAMPLE_RATE_HZ
+    from vasa_jax.generate.talker import Talker
+    from vasa_jax.generate.wishes import wishes
+    from vasa_jax.io.audio import read_audio
+    from vasa_jax.metrics import controls, identity
+
+    release = load_release(args.release)
+    speech = read_audio(args.speech)[: round(args.seconds * SAMPLE_RATE_HZ)]
+    asked: list[tuple[str, Any]] = [("neutral", None)]
+    asked += [("gaze", gaze) for gaze in GAZES_DEG]
+    asked += [("distance", ratio) for ratio in DISTANCES]
+    asked += [("emotion", name) for name in EMOTIONS if name != "neutral"]
+    rows: list[dict[str, Any]] = []
+    sheets: dict[str, list[list[np.ndarray]]] = {"gaze": [], "distance": [], "emotion": []}
+    sheets["blink"] = []
+    people = 0
+    for picture in _files(args.portraits, IMAGES, "image"):
+        if people == args.most:
+            break
+        try:
+            talker = Talker(release, picture)
+        except UserError as error:
+            print(f"left out: {error}")
+            continue
+        people += 1
+        embed = identity.load_judge(judges[0]) if judges else None
+        own = embed([talker.image], [talker.face.landmarks])[0] if embed else None
+        shown: dict[str, list[np.ndarray]] = {"gaze": [], "distance": [], "emotion": []}
+        base: controls.Look | None = None
+        for kind, value in asked:
+            wish: dict[str, Any] = {"gaze": [0.0, 0.0], "distance": 1.0}
+            if kind == "emotion":
+                wish = {"emotion": {value: 1.0}}
+            elif kind != "neutral":
+                wish[kind] = list(value) if kind == "gaze" else value
+            elif kind == "neutral":
+                wish["emotion"] = {"neutral": 1.0}
+            frames = list(
+                talker.generate(
+                    speech, controls=wishes(**wish), seed=args.seed, sampler=args.sampler,
+                    steps=args.steps, frame="crop",
+                )
+            )  # fmt: skip
+            look = controls.look(frames)
+            if base is None:
+                base = look
+                sheets["blink"].append(controls.blink_frames(frames, look))
+                for pictures in shown.values():
+                    pictures.append(frames[look.typical])
+                continue
+            row = {"portrait": picture.stem, "kind": kind, "asked": value, "found": look.found}
+            row.update(controls.judge(kind, value, look, base))
+            if embed is not None and own is not None and look.found:
+                middle = frames[look.typical]
+                row["identity"] = float(embed([middle], [look.landmarks[look.typical]])[0] @ own)
+            rows.append(row)
+            shown[kind].append(frames[look.typical])
+            print(f"{picture.stem}: {controls.line(row)}", flush=True)
+        for kind, pictures in shown.items():
+            sheets[kind].append(pictures)
+    if not rows:
+        raise UserError(f"no face found in any picture of {args.portraits}")
+    print("\n" + controls.table(rows))
+    about = {"command": "evaluate controls", "release": release.name,
+             "release_sha256": release.sha256, "seed": args.seed}  # fmt: skip
+    if args.json:
+        _write_json(args.json, {"about": about, "summary": controls.summarise(rows), "rows": rows})
+    if args.sheets:
+        names = {
+            "gaze": ["neutral", *(f"{y:+.0f}, {p:+.0f} deg" for y, p in GAZES_DEG)],
+            "distance": ["1.0", *map(str, DISTANCES)],
+            "emotion": ["neutral", *(e for e in EMOTIONS if e != "neutral")],
+            "blink": [],
+        }
+        _control_sheets(Path(args.sheets), sheets, names)
+    return 0
+
+
+def _control_sheets(
+    folder: Path, sheets: dict[str, list[list[np.ndarray]]], columns: dict[str, list[str]]
+) -> None:
+    from vasa_jax.io.image import contact_sheet, write_image
+
+    for kind, rows in sheets.items():
+        if any(rows):
+            sheet = contact_sheet([r for r in rows if r], columns=columns[kind])
+            write_image(folder / f"{kind}.png", sheet)
+            print(f"{folder / f'{kind}.png'}")
