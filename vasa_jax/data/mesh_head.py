@@ -35,6 +35,8 @@ GROUPS = (
 G = {name: i for i, name in enumerate(GROUPS)}
 _LOOK = ("eyeLookUp", "eyeLookDown", "eyeLookIn", "eyeLookOut")
 _BLINK = [EXPRESSION_NAMES.index("eyeBlink_L"), EXPRESSION_NAMES.index("eyeBlink_R")]
+_SMILE = [EXPRESSION_NAMES.index("mouthSmile_L"), EXPRESSION_NAMES.index("mouthSmile_R")]
+_STRETCH = [EXPRESSION_NAMES.index("mouthStretch_L"), EXPRESSION_NAMES.index("mouthStretch_R")]
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,11 @@ def deform(
         v += expression_45[i] * head.expression[i]
     for i in np.flatnonzero(look > 1e-4):
         v += look[i] * head.look[i]
+    # a wide smile draws the lips back over the teeth, which would come through them
+    smile = float(expression_45[_SMILE].mean() + 0.5 * expression_45[_STRETCH].mean())
+    for name in ("teeth", "gums_tongue"):
+        a, b = head.ranges[name]
+        v[a:b, 2] -= 0.12 + 0.45 * min(smile, 1.2)
     rot = rotation(yaw, pitch, 0.0)
     for side, (a, b) in enumerate(_eyes(head)):
         blink = float(np.clip(expression_45[_BLINK[side]], 0, 1))

@@ -88,6 +88,7 @@ def shade(
             wrap = 0.25
             soft = 1.0  # subsurface
             shadow_share = 1.0
+            dim = 1.0
             if g <= 1:
                 if g == 0:
                     u = c0 * uv[k, 0, 0] + c1 * uv[k, 1, 0] + c2 * uv[k, 2, 0]
@@ -234,18 +235,20 @@ def shade(
                 ao = 0.9
             if g == 2 or g == 5 or g == 6:
                 depth = lips[0] - r2
-                reach = (1.6 if g == 6 else 0.8) + 0.9 * lips[1]
+                reach = (1.6 if g == 6 else 0.8) + 0.5 * min(lips[1], 1.5)
                 lit = 1 / (1 + math.exp((depth - reach) * 1.8))
                 if g == 6:
                     ao = (1 - teeth[3]) + teeth[3] * lit
-                    ao *= 0.55 + 0.45 * lit
+                    ao *= 0.25 + 0.75 * lit
                 else:
                     ao = 0.14 + 0.7 * lit
-                ar *= 0.45 + 0.55 * lit
-                ag *= 0.45 + 0.55 * lit
-                ab *= 0.45 + 0.55 * lit
+                ar *= 0.3 + 0.7 * lit
+                ag *= 0.3 + 0.7 * lit
+                ab *= 0.3 + 0.7 * lit
                 soft = 0.4
+                # little direct light reaches the back teeth; the front ones get most of it
                 shadow_share = 0.45 if g == 6 else 0.7
+                dim = 0.12 + 0.88 * lit
             s = 1 / math.sqrt(n0 * n0 + n1 * n1 + n2 * n2 + 1e-12)
             n0 *= s
             n1 *= s
@@ -271,7 +274,7 @@ def shade(
                         lit += 1
                     else:
                         lit += 1 - _clamp((shadow_map[jy, jx] - sz - 0.25) / 0.4, 0.0, 1.0)
-            lit = 1 - shadow_share * (1 - lit / 9.0)
+            lit = dim * (1 - shadow_share * (1 - lit / 9.0))
             dk = n0 * key[0] + n1 * key[1] + n2 * key[2]
             df = n0 * fill[0] + n1 * fill[1] + n2 * fill[2]
             ws = wrap * soft

@@ -33,7 +33,7 @@ SILENCE = "_"
 STOPS = "pbtdkgɡqcʈɖʔ"
 LANGUAGES = ("en", "de", "fr", "es", "it", "cmn", "pt", "nl", "pl")
 ACCENTS = {
-    "en": ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"),
+    "en": ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"),
     "de": ("de",),
     "fr": ("fr", "fr-be", "fr-ch"),
     "es": ("es", "es-419"),
