@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 HEIGHTS_PER_CROP = 1.9  # side of the crop in face heights: hair, chin and some neck
 LIFT = 0.06  # the crop's centre lies this many face heights above the box's
@@ -70,3 +70,119 @@ def extract(image_u8: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     box = (x0 - left, y0 - top, x0 - left + crop.size, y0 - top + crop.size)
     picture = Image.fromarray(np.ascontiguousarray(patch))
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def paste(image_u8: np.ndarray, crop: Crop, frame_u8: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A copy of the picture with the square ``frame_u8`` (n, n, 3) put back where ``crop`` was cut.
+
+    ``mask`` (n, n) uint8 says how much of the frame shows, 255 all of it; what lies outside the
+    picture is dropped.
+    """
+    return Paster(image_u8, crop, len(frame_u8)).paste(frame_u8, mask)
+
+
+class Paster:
+    """Puts rendered squares back into one picture so that no seam shows.
+
+    The mask has two parts. A still one: all of the head, fading out towards those sides of the
+    square that lie inside the picture. And a moving one, outside of the head: a pixel that the
+    model leaves as it was keeps the picture's own sharp pixel, which is better than a 256 px copy
+    of it. That part fades rather than switches, so that nothing pops.
+    """
+
+    fade = 0.10  # of the square's side
+    touched = (
+        5.0,
+        18.0,
+    )  # grey levels of change: below, the picture's own pixel; above, the frame's
+    linger = 0.92  # per frame, by which a touched place falls back
+
+    def __init__(
+        self,
+        image_u8: np.ndarray,
+        crop: Crop,
+        size: int,
+        *,
+        landmarks: np.ndarray | None = None,
+    ):
+        """``landmarks`` (px of the picture) say where the head is; else it is everywhere."""
+        height, width = image_u8.shape[:2]
+        x0, y0 = crop.corner
+        # Whole pixels that lie inside both the square and the picture.
+        self._left, self._top = max(0, int(np.ceil(x0))), max(0, int(np.ceil(y0)))
+        self._right = min(width, int(np.floor(x0 + crop.size)))
+        self._bottom = min(height, int(np.floor(y0 + crop.size)))
+        scale = size / crop.size
+        self._box = (
+            max(0.0, (self._left - x0) * scale),
+            max(0.0, (self._top - y0) * scale),
+            min(float(size), (self._right - x0) * scale),
+            min(float(size), (self._bottom - y0) * scale),
+        )
+        self._shape = self._right - self._left, self._bottom - self._top
+        self._image = image_u8
+        region = image_u8[self._top : self._bottom, self._left : self._right]
+        self._region = Image.fromarray(np.ascontiguousarray(region))
+        self._source = extract(image_u8, crop, size).astype(np.int16)
+        cut = (y0 > 0, y0 + crop.size < height, x0 > 0, x0 + crop.size < width)
+        self._border = _faded_border(size, self.fade, *cut)
+        self._head = (
+            np.ones((size, size), np.float32)
+            if landmarks is None
+            else _head_mask(to_crop(landmarks, crop)[:468, :2], size)
+        )
+        self._moved = np.zeros((size, size), np.float32)
+
+    def __call__(self, frame_u8: np.ndarray) -> np.ndarray:
+        """The whole picture uint8 with this frame's head; call it in the order of the frames."""
+        change = np.abs(frame_u8.astype(np.int16) - self._source).max(-1).astype(np.uint8)
+        blurred = np.asarray(Image.fromarray(change).filter(ImageFilter.BoxBlur(3)), np.float32)
+        low, high = self.touched
+        now = _smoothstep((blurred - low) / (high - low))
+        self._moved = np.maximum(now, self._moved * self.linger)
+        mask = np.maximum(self._head, self._moved) * self._border
+        return self.paste(frame_u8, (mask * 255.0 + 0.5).astype(np.uint8))
+
+    def paste(self, frame_u8: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The picture with ``frame_u8`` (n, n, 3) laid over it by ``mask`` (n, n) uint8."""
+        out = self._image.copy()
+        if min(self._shape) <= 0:
+            return out
+        head = Image.fromarray(frame_u8).resize(
+            self._shape, Image.Resampling.BICUBIC, box=self._box
+        )
+        alpha = Image.fromarray(mask).resize(self._shape, Image.Resampling.BILINEAR, box=self._box)
+        mixed = Image.composite(head, self._region, alpha)
+        out[self._top : self._bottom, self._left : self._right] = np.asarray(mixed)
+        return out
+
+
+def _smoothstep(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3.0 - 2.0 * x)
+
+
+def _faded_border(
+    size: int, fade: float, top: bool, bottom: bool, left: bool, right: bool
+) -> np.ndarray:
+    """(size, size) falling to 0 at the sides that are named, 1 elsewhere."""
+    at = (np.arange(size, dtype=np.float32) + 0.5) / size
+
+    def side(low: bool, high: bool) -> np.ndarray:
+        ramp = np.ones(size, np.float32)
+        if low:
+            ramp = ramp * _smoothstep(at / fade)
+        if high:
+            ramp = ramp * _smoothstep((1.0 - at) / fade)
+        return ramp
+
+    return side(top, bottom)[:, None] * side(left, right)[None, :]
+
+
+def _head_mask(points_01: np.ndarray, size: int) -> np.ndarray:
+    """(size, size): 1 on an ellipse around the face with hair and jaw, falling to 0 outside."""
+    low, high = points_01.min(0), points_01.max(0)
+    centre, half = (low + high) / 2, (high - low) / 2
+    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size
+    radius = np.hypot((x - centre[0]) / half[0], (y - centre[1]) / half[1])
+    return _smoothstep((1.75 - radius) / 0.45).astype(np.float32)

@@ -1,0 +1,52 @@
+"""vasa_jax: one portrait and a speech signal in, a talking face out.
+
+    import vasa_jax
+    talker = vasa_jax.Talker(vasa_jax.load_release("lite"), "portrait.jpg")
+    frames = list(talker.generate("speech.wav"))
+
+Names are loaded when first used, so that ``import vasa_jax`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vasa_jax.checkpoint.release import load_release as load_release
+    from vasa_jax.generate.talker import Talker as Talker
+    from vasa_jax.generate.wishes import wishes as wishes
+
+__all__ = ["Talker", "__version__", "example_portrait", "example_speech", "load_release", "wishes"]
+
+_EXAMPLE = Path(__file__).parent / "assets" / "example"
+_LAZY = {
+    "load_release": "vasa_jax.checkpoint.release",
+    "Talker": "vasa_jax.generate.talker",
+    "wishes": "vasa_jax.generate.wishes",
+}
+
+
+def example_portrait() -> Path:
+    """The bundled portrait; ATTRIBUTION.md beside it says whose it is."""
+    return _EXAMPLE / "portrait.png"
+
+
+def example_speech() -> Path:
+    """The bundled recording; ATTRIBUTION.md beside it says whose it is."""
+    return _EXAMPLE / "speech.flac"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("vasa-jax")
+        except metadata.PackageNotFoundError:
+            return "0+unknown"
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,311 @@
+"""``vasa-jax generate``: a portrait and speech in, a talking face out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.generate import wishes as asked
+
+EPILOG = f"""\
+controls over time, --controls FILE.json:
+{asked.FORMAT}
+The options --gaze, --distance and --emotion win over the file.
+
+emotions: happy sad angry surprised fearful disgusted contempt neutral; strengths 0 to 1
+
+examples:
+  vasa-jax generate portrait.jpg speech.wav -o out.mp4
+  vasa-jax generate portrait.jpg speech.wav -o out.mp4 --gaze 20,0 --emotion happy=0.7
+  vasa-jax generate group.jpg speech.mp3 -o out.mp4 --face 1 --distance 0.8 --json
+"""
+
+SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 6, 3, 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    # argparse would take "-20,5" for an option; ours all begin with a letter.
+    parser._negative_number_matcher = re.compile(r"-[\d.]")
+    parser.add_argument("portrait", metavar="PORTRAIT", help="any common image with a face")
+    parser.add_argument("speech", metavar="SPEECH", help="any common sound file")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="video to write")
+    parser.add_argument(
+        "--gaze",
+        metavar="YAW,PITCH",
+        help="degrees; positive yaw towards the right edge of the picture, positive pitch up",
+    )
+    parser.add_argument(
+        "--distance", metavar="R", help="ratio to the portrait's own; 0.8 is nearer (0.6 to 1.6)"
+    )
+    parser.add_argument(
+        "--emotion", nargs="+", action="extend", metavar="NAME=STRENGTH", help="as in happy=0.8"
+    )
+    parser.add_argument("--controls", metavar="FILE.json", help="the same as tracks over time")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the motion (0)")
+    parser.add_argument("--sampler", metavar="NAME", help="of the diffusion (the release's own)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of the sampler (the release's own)")
+    parser.add_argument("--guidance", metavar="audio=0.5,gaze=1.0", help="scale per condition")
+    parser.add_argument("--release", default="lite", metavar="NAME|DIR", help="weights (lite)")
+    parser.add_argument(
+        "--frame",
+        choices=("full", "crop"),
+        default="full",
+        help="the whole picture with the head put back, or the model's square (full)",
+    )
+    parser.add_argument(
+        "--face", type=int, metavar="N", help="which face when there are several; 0 is the largest"
+    )
+    parser.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of the video")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the video; everything that can be refused is refused before the work begins."""
+    began = time.perf_counter()
+    _check_target(args.output, (".mp4",))
+    if args.sheet:
+        _check_target(args.sheet, (".png", ".jpg", ".jpeg", ".webp"))
+        if _same_file(args.sheet, args.output):
+            raise UserError("--sheet and -o name the same file")
+    controls = _controls(args)
+    guidance = _guidance(args)
+    if args.steps is not None and not 1 <= args.steps <= 1000:
+        raise UserError(f"--steps: {args.steps} is outside 1 to 1000")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed: {args.seed} is outside 0 to {2**32 - 1}")
+
+    from vasa_jax.io.audio import read_original, to_speech
+    from vasa_jax.io.image import contact_sheet, write_image
+    from vasa_jax.io.video import VideoWriter
+
+    samples, rate = read_original(args.speech)
+    speech = to_speech(samples, rate)
+
+    # JAX loads from here on; a wrong file name should not have to wait for it.
+    from vasa_jax.diffusion.samplers import SAMPLERS
+    from vasa_jax.generate.talker import Talker
+
+    if args.sampler is not None and args.sampler not in SAMPLERS:
+        raise UserError(
+            f"--sampler: no sampler {args.sampler!r}{asked.near(args.sampler, tuple(SAMPLERS))}"
+        )
+    progress = _Progress()
+    progress.say(f"portrait {args.portrait}")
+    talker = Talker(args.release, args.portrait, face=args.face or 0)
+    _tell_of_faces(talker, args.face, progress)
+    frames = talker.generate(
+        speech,
+        controls=controls,
+        seed=args.seed,
+        sampler=args.sampler,
+        steps=args.steps,
+        guidance=guidance,
+        frame=args.frame,
+        progress=progress,
+    )
+    total = -(-len(speech) // 640)
+    wanted = _sheet_frames(total) if args.sheet else {}
+    kept: dict[int, np.ndarray] = {}
+    with (
+        VideoWriter(
+            args.output, size=talker.frame_size(args.frame), audio=(samples, rate)
+        ) as writer,
+        _Encoder(writer) as encoder,
+    ):
+        for index, frame in enumerate(frames):
+            encoder.put(frame)
+            if index in wanted:
+                kept[index] = _thumbnail(frame)
+        encoder.finish()
+        encoded_size = list(writer.encoded_size)
+    if args.sheet:
+        write_image(args.sheet, contact_sheet(*_rows(kept), cell=SHEET_CELL))
+    report = talker.report()
+    report["size"] = encoded_size
+    report["ms_per_frame"]["encode"] = round(encoder.seconds * 1e3 / max(report["frames"], 1), 3)
+    report["seconds"] = round(time.perf_counter() - began, 3)
+    report["out"] = args.output
+    if args.sheet:
+        report["sheet"] = args.sheet
+    progress.close()
+    if args.json:
+        print(json.dumps(report))
+    else:
+        ms = ", ".join(f"{name} {value:.1f}" for name, value in report["ms_per_frame"].items())
+        print(
+            f"{args.output}: {report['frames']} frames, {encoded_size[0]}x{encoded_size[1]}, "
+            f"{report['seconds']:.1f} s ({ms} ms per frame)"
+        )
+    return 0
+
+
+class _Encoder:
+    """Writes frames in a thread of its own, so that encoding and rendering overlap.
+
+    The queue is short: memory stays flat, and the renderer waits for a slow disk.
+    """
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+        self._queue: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
+        self._error: BaseException | None = None
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
+        self.seconds = 0.0
+
+    def _work(self) -> None:
+        while (frame := self._queue.get()) is not None:
+            if self._error is not None or self._abandoned:
+                continue  # keep emptying the queue, so that nobody waits for room in it
+            begin = time.perf_counter()
+            try:
+                self._writer.write(frame)
+            except BaseException as error:  # handed to the main thread, which knows what to do
+                self._error = error
+            self.seconds += time.perf_counter() - begin
+
+    def put(self, frame: np.ndarray) -> None:
+        """Queues a frame; raises what went wrong with an earlier one."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(frame)
+
+    def finish(self) -> None:
+        """Waits until all is written."""
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> _Encoder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        # After an error the writer must not be closed under the thread's feet.
+        self._abandoned = True
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+
+class _Progress:
+    """Stages and counts on stderr: one rewritten line on a terminal, few lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = 0.0
+        self._stage = ""
+        self._open = False
+
+    def say(self, text: str) -> None:
+        self.close()
+        print(text, file=sys.stderr, flush=True)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        every = 0.1 if self._terminal else 10.0
+        if stage == self._stage and done < total and now - self._last < every:
+            return
+        if self._terminal:
+            if stage != self._stage:
+                self.close()
+            filled = 30 * done // max(total, 1)
+            bar = "#" * filled + "-" * (30 - filled)
+            print(f"\r{stage:<7}[{bar}] {done}/{total}", end="", file=sys.stderr, flush=True)
+            self._open = True
+        else:
+            print(f"{stage} {done}/{total}", file=sys.stderr, flush=True)
+        self._stage, self._last = stage, now
+
+    def close(self) -> None:
+        if self._open:
+            print(file=sys.stderr, flush=True)
+            self._open = False
+
+
+def _controls(args: argparse.Namespace) -> asked.Wishes:
+    distance = None
+    if args.distance is not None:
+        try:
+            distance = float(args.distance)
+        except ValueError:
+            raise UserError(
+                f"--distance wants a number, as in 0.8; got {args.distance!r}"
+            ) from None
+    here = asked.wishes(
+        gaze=None if args.gaze is None else asked.parse_gaze(args.gaze),
+        distance=distance,
+        emotion=asked.parse_emotions(args.emotion or ()),
+    )
+    return here.over(asked.read_wishes(args.controls)) if args.controls else here
+
+
+def _guidance(args: argparse.Namespace) -> dict[str, float] | None:
+    if args.guidance is None:
+        return None
+    return asked.parse_guidance(args.guidance)
+
+
+def _check_target(name: str, suffixes: tuple[str, ...]) -> None:
+    """Refuses a file that could not be written, before any work is done for it."""
+    path = Path(name)
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"can't write {name}: its name must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise UserError(f"can't write {name}: it is a folder")
+    if not path.parent.is_dir():
+        raise UserError(f"can't write {name}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"can't write {name}: no permission to write in {path.parent}")
+
+
+def _same_file(a: str, b: str) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _tell_of_faces(talker: Any, chosen: int | None, progress: _Progress) -> None:
+    count = len(talker.faces)
+    if count < 2:
+        return
+    x0, y0, x1, y1 = (round(v) for v in talker.face.box)
+    which = "the largest" if chosen is None else f"number {chosen}"
+    progress.say(f"{count} faces: using {which}, at {x0},{y0} to {x1},{y1}; --face N chooses")
+
+
+def _sheet_frames(total: int) -> dict[int, None]:
+    """Indices of the frames on the sheet, evenly over the video."""
+    count = min(total, SHEET_COLUMNS * SHEET_ROWS)
+    return dict.fromkeys(np.linspace(0, total - 1, count).round().astype(int).tolist())
+
+
+def _thumbnail(frame: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.fromarray(frame)
+    image.thumbnail((SHEET_CELL, SHEET_CELL), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _rows(kept: dict[int, np.ndarray]) -> tuple[list[list[np.ndarray]], list[str]]:
+    """Rows of thumbnails and a label with the times of each."""
+    indices = sorted(kept)
+    rows, labels = [], []
+    for start in range(0, len(indices), SHEET_COLUMNS):
+        part = indices[start : start + SHEET_COLUMNS]
+        rows.append([kept[i] for i in part])
+        labels.append("  ".join(f"{i / 25:.2f} s" for i in part))
+    return rows, labels

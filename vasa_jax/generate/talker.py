@@ -1,0 +1,368 @@
+"""The public API: a release and a portrait make a talker, a talker and speech make frames.
+
+    talker = Talker(load_release("lite"), "portrait.jpg")
+    for frame in talker.generate("speech.wav", controls=wishes(gaze=[15, 0])):
+        ...                                       # uint8 (Y, X, 3), 25 per second
+    talker.report()                               # what it cost
+
+Motion for the whole recording comes first (54 numbers a frame); pictures are then rendered a few at
+a time, so that memory does not grow with the length. Motion step and render compile once each.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from PIL import Image
+
+from vasa_jax.checkpoint.release import Release, load_release
+from vasa_jax.core import config as configs
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, SAMPLE_RATE_HZ, Controls
+from vasa_jax.diffusion.samplers import SAMPLERS
+from vasa_jax.face import align
+from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, from_uint8, to_uint8
+from vasa_jax.face.finder import Face, FaceFinder
+from vasa_jax.face.fit import fit_portrait
+from vasa_jax.face.head import head_from_arrays
+from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.generate.offline import DEFAULT_GUIDANCE, generate_motion, speech_features
+from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
+from vasa_jax.io.audio import read_audio
+from vasa_jax.io.image import read_image
+from vasa_jax.motion.latents import MotionStats
+
+Path = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]  # "motion" or "render", done, in all
+
+MAX_SIDE = 1920  # of the full picture; larger ones make videos that players refuse
+MIN_SECONDS = 0.2
+RENDER_BATCH = 4
+DEFAULT_SAMPLER, DEFAULT_STEPS = "ddim", 10
+SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
+
+_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+class _CompileCounter:
+    """Counts XLA compilations of this process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **unused: str | int) -> None:
+        self.count += event == _COMPILE_EVENT
+
+
+@functools.cache
+def _compile_counter() -> _CompileCounter:
+    return _CompileCounter()
+
+
+class Engine:
+    """A release on the device, with its compiled functions; shared by talkers."""
+
+    def __init__(self, release: Release):
+        self.release = release
+        missing = [part for part in ("face", "motion", "head") if part not in release.params]
+        if missing:
+            raise UserError(f"release {release.name} has no {missing[0]} weights; build it again")
+        self.motion_config = _stage_config(MotionModelConfig, release.config, "motion")
+        face_config = _stage_config(FaceConfig, release.config, "face")
+        self.stats = MotionStats.from_json(_motion_stats(release.stats))
+        self.head = head_from_arrays(release.params["head"])
+        self.autoencoder = FaceAutoencoder(face_config, self.head)
+        self.face_params = jax.device_put(release.params["face"])
+        self.motion_params = jax.device_put(release.params["motion"])
+        self.render = jax.jit(self._render)
+
+    @property
+    def size(self) -> int:
+        """Side of the model's square in px."""
+        return self.autoencoder.cfg.size
+
+    def _render(self, params: Any, head: Any, appearance: Appearance, motion_BM: Any) -> Any:
+        return to_uint8(self.autoencoder.render(params, appearance, motion_BM, head=head))
+
+
+_engines: dict[str, Engine] = {}
+
+
+def engine_for(release: Release | Path) -> Engine:
+    """The engine of a release; the last one is kept, so that a second portrait starts at once."""
+    if not isinstance(release, Release):
+        release = load_release(os.fspath(release))
+    if release.sha256 not in _engines:
+        _engines.clear()
+        _engines[release.sha256] = Engine(release)
+    return _engines[release.sha256]
+
+
+class Talker:
+    """One portrait ready to speak.
+
+    ``release`` is a loaded one, a name, a folder or a URL; ``portrait`` a path or uint8 RGB
+    (Y, X, 3); ``face`` chooses among several, 0 is the largest. Raises UserError when the picture
+    can't be read or has no face.
+    """
+
+    def __init__(
+        self,
+        release: Release | Path,
+        portrait: Path | np.ndarray,
+        *,
+        face: int = 0,
+        max_side: int = MAX_SIDE,
+    ):
+        self._compilations_before = _compile_counter().count
+        self._name = "the picture" if isinstance(portrait, np.ndarray) else os.fspath(portrait)
+        image = _as_picture(portrait)
+        self.image = _within(image, max_side)
+        self.faces: list[Face] = FaceFinder().find(self.image)
+        self.face = _choose(self.faces, face, self._name)
+        self.engine = engine_for(release)
+        self.crop = align.crop_from_landmarks(self.face.landmarks)
+        square = align.extract(self.image, self.crop, self.engine.size)
+        self.fit = fit_portrait(self.engine.head, align.to_crop(self.face.landmarks, self.crop))
+        self.appearance = self.engine.autoencoder.encode_appearance(
+            self.engine.face_params, from_uint8(square), self.fit
+        )
+        self._spent = {"motion": 0.0, "render": 0.0, "paste": 0.0}
+        self._frames, self._seed, self._frame = 0, 0, "full"
+
+    @property
+    def release(self) -> Release:
+        return self.engine.release
+
+    def frame_size(self, frame: Literal["full", "crop"] = "full") -> tuple[int, int]:
+        """Width and height of the frames that ``generate`` yields."""
+        if frame == "crop":
+            return self.engine.size, self.engine.size
+        return self.image.shape[1], self.image.shape[0]
+
+    def motion(
+        self,
+        speech: Path | np.ndarray,
+        *,
+        controls: Wishes | Controls | None = None,
+        seed: int = 0,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Driving motion (T, 54) of a recording (a path, or mono float32 at 16 kHz)."""
+        samples = speech if isinstance(speech, np.ndarray) else read_audio(speech)
+        samples = _as_speech(samples)
+        defaults = self.release.config.get("generate", {})
+        sampler = sampler or defaults.get("sampler", DEFAULT_SAMPLER)
+        steps = defaults.get("steps", DEFAULT_STEPS) if steps is None else steps
+        if guidance is None:
+            guidance = defaults.get("guidance", DEFAULT_GUIDANCE)
+        if sampler not in SAMPLERS:
+            raise UserError(f"no sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
+        if steps < 1:
+            raise UserError(f"steps must be 1 or more, not {steps}")
+        begin = time.perf_counter()
+        engine = self.engine
+        features = speech_features(engine.motion_config, samples)
+        total = len(features)
+        if controls is None or isinstance(controls, Wishes):
+            controls = (controls or Wishes()).controls(total)
+        motion = generate_motion(
+            engine.motion_config,
+            engine.motion_params,
+            engine.stats,
+            features,
+            controls,
+            seed=seed,
+            sampler=sampler,
+            steps=steps,
+            guidance=guidance,
+            progress=None if progress is None else functools.partial(progress, "motion"),
+        )
+        motion = settle(motion, controls)
+        self._spent["motion"] += time.perf_counter() - begin
+        return motion
+
+    def generate(
+        self,
+        speech: Path | np.ndarray,
+        *,
+        controls: Wishes | Controls | None = None,
+        seed: int = 0,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: Mapping[str, float] | None = None,
+        frame: Literal["full", "crop"] = "full",
+        progress: Progress | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Frames uint8 (Y, X, 3), 25 per second, as many as the speech fills.
+
+        Args:
+            controls: ``wishes(...)``, or ``Controls`` with one row per frame.
+            seed: the same seed on the same machine gives the same frames.
+            sampler, steps, guidance: of the diffusion; None takes the release's own.
+            frame: the whole picture with the head put back, or the model's square.
+
+        Raises:
+            UserError: unreadable or too short speech, unknown sampler or condition.
+        """
+        if frame not in ("full", "crop"):
+            raise UserError(f"frame is full or crop, not {frame!r}")
+        self._spent = dict.fromkeys(self._spent, 0.0)
+        self._frames, self._seed, self._frame = 0, seed, frame
+        motion = self.motion(
+            speech,
+            controls=controls,
+            seed=seed,
+            sampler=sampler,
+            steps=steps,
+            guidance=guidance,
+            progress=progress,
+        )
+        return self._pictures(motion, frame, progress)
+
+    def render(self, motion_TM: np.ndarray) -> Iterator[np.ndarray]:
+        """The model's square, uint8, for each row of a driving motion (T, 54)."""
+        engine, batch = self.engine, RENDER_BATCH
+        for start in range(0, len(motion_TM), batch):
+            begin = time.perf_counter()
+            rows = motion_TM[start : start + batch]
+            # The last batch is filled up: another shape would compile another program.
+            full = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), 0)])
+            images = np.asarray(
+                engine.render(engine.face_params, engine.autoencoder.head, self.appearance, full)
+            )
+            self._spent["render"] += time.perf_counter() - begin
+            yield from images[: len(rows)]
+
+    def _pictures(
+        self, motion_TM: np.ndarray, frame: str, progress: Progress | None
+    ) -> Iterator[np.ndarray]:
+        paster = align.Paster(
+            self.image, self.crop, self.engine.size, landmarks=self.face.landmarks
+        )
+        for square in self.render(motion_TM):
+            begin = time.perf_counter()
+            picture = paster(square) if frame == "full" else square
+            self._spent["paste"] += time.perf_counter() - begin
+            self._frames += 1
+            yield picture
+            if progress is not None:
+                progress("render", self._frames, len(motion_TM))
+
+    def report(self) -> dict[str, Any]:
+        """Numbers of the last ``generate``: frames, ms per frame by part, compilations, face."""
+        count = max(self._frames, 1)
+        release = self.release
+        return {
+            "frames": self._frames,
+            "fps": FPS,
+            "duration": round(self._frames / FPS, 3),
+            "size": list(self.frame_size("crop" if self._frame == "crop" else "full")),
+            "frame": self._frame,
+            "ms_per_frame": {k: round(v * 1e3 / count, 3) for k, v in self._spent.items()},
+            "compilations": _compile_counter().count - self._compilations_before,
+            "faces": len(self.faces),
+            "face_box": [round(v, 1) for v in self.face.box],
+            "face_score": round(self.face.score, 4),
+            "portrait_size": [self.image.shape[1], self.image.shape[0]],
+            "release": release.name,
+            "release_sha256": release.sha256,
+            "seed": self._seed,
+        }
+
+
+def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
+    """Motion whose slow part of gaze and size is what was asked for.
+
+    The model was asked through its condition token, too, and what it adds at higher frequency
+    (saccades, sway) stays; this only removes a lasting offset from the number the user gave.
+    """
+    out = np.array(motion_TM, np.float32)
+    scale = MOTION_INDEX["log_scale"]
+    wanted = (
+        (GAZE, np.asarray(controls.gaze), np.asarray(controls.gaze_on)),
+        (
+            slice(scale, scale + 1),
+            distance_to_log_scale(controls.distance)[:, None],
+            np.asarray(controls.distance_on),
+        ),
+    )
+    for columns, target, on in wanted:
+        if np.any(on):
+            gap = target - _slow(out[:, columns])
+            out[:, columns] += gap * on[:, None]
+    return out
+
+
+def _slow(x_TC: np.ndarray) -> np.ndarray:
+    """Each column without what is faster than ``SETTLE_SECONDS``; both ends are held."""
+    half = int(SETTLE_SECONDS * FPS / 2)
+    padded = np.pad(x_TC, [(half, half), (0, 0)], mode="edge")
+    total = np.cumsum(np.concatenate([np.zeros((1, x_TC.shape[1])), padded]), axis=0)
+    return (total[2 * half + 1 :] - total[: -2 * half - 1]) / (2 * half + 1)
+
+
+def _as_picture(portrait: Path | np.ndarray) -> np.ndarray:
+    if not isinstance(portrait, np.ndarray):
+        return read_image(portrait)
+    if portrait.dtype != np.uint8 or portrait.ndim != 3 or portrait.shape[-1] != 3:
+        raise UserError(
+            f"a portrait array is uint8 (height, width, 3), not {portrait.dtype} {portrait.shape}"
+        )
+    return portrait
+
+
+def _within(image: np.ndarray, max_side: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1.0:
+        return image
+    size = max(2, round(width * scale)), max(2, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def _choose(faces: list[Face], number: int, name: str) -> Face:
+    if not faces:
+        raise UserError(f"no face found in {name}; give a picture with a face seen from the front")
+    if not 0 <= number < len(faces):
+        there = "there is one face, number 0" if len(faces) == 1 else f"0 to {len(faces) - 1}"
+        raise UserError(f"no face {number} in {name}: {there}")
+    return faces[number]
+
+
+def _as_speech(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise UserError("speech arrays are mono floats at 16 kHz, shape (samples,)")
+    if len(samples) < MIN_SECONDS * SAMPLE_RATE_HZ:
+        seconds = len(samples) / SAMPLE_RATE_HZ
+        raise UserError(f"the sound lasts {seconds:.2f} s; give at least {MIN_SECONDS} s")
+    return samples.astype(np.float32, copy=False)
+
+
+def _stage_config(cls: type, config: Mapping[str, Any], stage: str) -> Any:
+    """The net's config from a stage's resolved training config, or given alone."""
+    try:
+        table = config[stage]
+    except KeyError:
+        raise UserError(f"the release's config.json has no {stage!r} part") from None
+    return configs.from_json(cls, table.get("model", table))
+
+
+def _motion_stats(stats: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table of motion statistics, wherever the stages put it."""
+    table: Any = stats
+    while isinstance(table, Mapping) and "names" not in table:
+        table = table.get("motion")
+    if table is None:
+        raise UserError("the release's stats.json has no motion statistics")
+    return table
