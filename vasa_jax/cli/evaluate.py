@@ -217,21 +217,21 @@ def _identity(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         for shots in seen:
             own = embed([s.image for s in shots], [s.landmarks for s in shots])
             same.extend((own @ own[0])[1:])
-        threshold, error = identity.equal_error_threshold(np.array(same), different)
+        threshold, wrong = identity.equal_error_threshold(np.array(same), different)
         result[name] = {
             "same": float(np.mean(same)),
             "same_5": float(np.percentile(same, 5)),
             "different": float(different.mean()),
             "different_95": float(np.percentile(different, 95)),
             "threshold": threshold,
-            "error": error,
+            "error": wrong,
             "pairs": [len(same), len(different)],
         }
         r = result[name]
         print(
             f"{name}: same person {r['same']:.3f} (5 % below {r['same_5']:.3f}), different people "
             f"{r['different']:.3f} (5 % above {r['different_95']:.3f}), threshold {threshold:.3f} "
-            f"with {100 * error:.1f} % errors; {len(same)} and {len(different)} pairs"
+            f"with {100 * wrong:.1f} % errors; {len(same)} and {len(different)} pairs"
         )
     if args.json:
         _write_json(args.json, result)
