@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     total = -(-len(speech) // 640)
     wanted = _sheet_frames(total) if args.sheet else {}
     kept: dict[int, np.ndarray] = {}
+    around = _head_part(talker) if args.frame == "full" else None
     with (
         VideoWriter(
             args.output, size=talker.frame_size(args.frame), audio=(samples, rate)
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         for index, frame in enumerate(frames):
             encoder.put(frame)
             if index in wanted:
-                kept[index] = _thumbnail(frame)
+                kept[index] = _thumbnail(frame, around)
         encoder.finish()
         encoded_size = list(writer.encoded_size)
     if args.sheet:
@@ -292,12 +293,27 @@ def _sheet_frames(total: int) -> dict[int, None]:
     return dict.fromkeys(np.linspace(0, total - 1, count).round().astype(int).tolist())
 
 
-def _thumbnail(frame: np.ndarray) -> np.ndarray:
+def _thumbnail(frame: np.ndarray, around: tuple[int, int, int, int] | None) -> np.ndarray:
+    """A small copy of a frame, or of the part (x0 y0 x1 y1) of it where the head is."""
     from PIL import Image
 
     image = Image.fromarray(frame)
+    image = image.crop(around) if around else image
     image.thumbnail((SHEET_CELL, SHEET_CELL), Image.Resampling.LANCZOS)
     return np.asarray(image)
+
+
+def _head_part(talker: Any) -> tuple[int, int, int, int]:
+    """The head with some room, inside the picture."""
+    width, height = talker.frame_size("full")
+    reach = 0.65 * talker.crop.size
+    x, y = talker.crop.cx, talker.crop.cy
+    return (
+        max(0, round(x - reach)),
+        max(0, round(y - reach)),
+        min(width, round(x + reach)),
+        min(height, round(y + reach)),
+    )
 
 
 def _rows(kept: dict[int, np.ndarray]) -> tuple[list[list[np.ndarray]], list[str]]:
@@ -307,5 +323,5 @@ def _rows(kept: dict[int, np.ndarray]) -> tuple[list[list[np.ndarray]], list[str
     for start in range(0, len(indices), SHEET_COLUMNS):
         part = indices[start : start + SHEET_COLUMNS]
         rows.append([kept[i] for i in part])
-        labels.append("  ".join(f"{i / 25:.2f} s" for i in part))
+        labels.append(f"{part[0] / 25:.2f} s to {part[-1] / 25:.2f} s")
     return rows, labels
