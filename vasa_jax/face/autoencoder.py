@@ -20,6 +20,7 @@ from vasa_jax.face.renderer import (
     Decoder,
     VolumeNet,
     WarpGenerator,
+    flatten_depth,
     from_canonical,
     to_canonical,
 )
@@ -30,12 +31,12 @@ class FaceConfig:
     """Sizes of the stage-1 nets; the defaults are the lite model."""
 
     size: int = 256  # side of the square crop, px
-    volume: tuple[int, int, int, int] = (8, 32, 32, 16)  # Z Y X C
-    encoder_width: int = 24
+    volume: tuple[int, int, int, int] = (8, 32, 32, 8)  # Z Y X C
+    encoder_width: int = 20
     code: int = 64  # z_id and z_dyn
     warp_width: int = 16
     volume_blocks: int = 1
-    decoder_widths: tuple[int, int, int] = (24, 48, 80)
+    decoder_widths: tuple[int, int, int] = (20, 44, 72)
 
 
 class Appearance(NamedTuple):
@@ -66,15 +67,21 @@ class _Nets(nn.Module):
         canonical = jax.vmap(to_canonical)(posed, pose, offset)
         return self.volume(canonical), z_id
 
-    def decode(self, warped, maps, skin, volume_BZYXC, z_id, pose: Pose):
+    def decode(self, warped, maps, skin, volume_BZYXC, z_id, pose: Pose, window=None):
         z_dyn = self.dynamics(pose.expression, pose.gaze)
         offset = self.warp_driver(z_dyn + z_id)
-        driven = jax.vmap(from_canonical)(volume_BZYXC, pose, offset)
+        driven = flatten_depth(jax.vmap(from_canonical)(volume_BZYXC, pose, offset))
+        if window is not None:  # (y, x) of the window in decoder cells; its size is warped's
+            cells = warped.shape[1] * driven.shape[1] // self.cfg.size
+            corner = (0, window[0], window[1], 0)
+            driven = jax.lax.dynamic_slice(
+                driven, corner, (driven.shape[0], cells, cells, driven.shape[3])
+            )
         return self.decoder(warped, maps, skin, driven)
 
-    def __call__(self, image, opening, source_pose, warped, maps, skin, driver_pose):
+    def __call__(self, image, opening, source_pose, warped, maps, skin, driver_pose, window=None):
         volume, z_id = self.encode(image, opening, source_pose)
-        return self.decode(warped, maps, skin, volume, z_id, driver_pose)
+        return self.decode(warped, maps, skin, volume, z_id, driver_pose, window)
 
 
 class FaceAutoencoder:
@@ -89,6 +96,12 @@ class FaceAutoencoder:
         self.classes = heads.size_classes(head)
         self.head: Head = jax.tree.map(jnp.asarray, head)
         self.nets = _Nets(cfg)
+        self._encode = jax.jit(self.encode)  # compiled once per model, not once per portrait
+        self._render = jax.jit(
+            lambda params, head, appearance, motion_BM: self.render(
+                params, appearance, motion_BM, head=head
+            )
+        )
 
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""
@@ -127,7 +140,7 @@ class FaceAutoencoder:
 
     def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
         """Everything that is computed once per portrait."""
-        return jax.jit(self.encode)(
+        return self._encode(
             params, self.head, jnp.asarray(image_YXC, jnp.float32), jnp.asarray(fit.identity),
             jnp.asarray(fit.motion), jnp.asarray(fit.placement),
         )  # fmt: skip
@@ -144,7 +157,8 @@ class FaceAutoencoder:
             moved, skin = raster.warp_layers(appearance.layers, g)
             return jnp.concatenate([moved, skin], -1), g.maps, g.skin
 
-        warped, maps, skin = jax.lax.map(geometry, pose)
+        # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
+        warped, maps, skin = jax.lax.optimization_barrier(jax.lax.map(geometry, pose))
         b = warped.shape[0]
         volume = jnp.broadcast_to(appearance.volume, (b, *appearance.volume.shape))
         z_id = jnp.broadcast_to(appearance.z_id, (b, *appearance.z_id.shape))

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.nn.conv import GroupNorm, ResBlock, space_to_depth
+from vasa_jax.nn.conv import Conv, GroupNorm, ResBlock, space_to_depth
 
 
 class AppearanceEncoder(nn.Module):
@@ -25,18 +25,18 @@ class AppearanceEncoder(nn.Module):
     def __call__(self, image_BYXC: jax.Array, opening_BYX2: jax.Array):
         z, y, _, c = self.volume
         h = space_to_depth(jnp.concatenate([image_BYXC, opening_BYX2], -1), 4)
-        h = nn.Conv(self.width, (3, 3), name="stem")(h)
+        h = Conv(self.width, name="stem")(h)
         features = self.width
         while h.shape[1] > y:
             h = ResBlock(features, name=f"res_{h.shape[1]}")(h)
             features = min(2 * features, 16 * self.width)
-            h = nn.Conv(features, (3, 3), (2, 2), name=f"down_{h.shape[1]}")(h)
+            h = nn.Conv(features, (1, 1), name=f"down_{h.shape[1]}")(space_to_depth(h, 2))
         h = ResBlock(features, name="res_last")(h)
         volume = nn.Conv(z * c, (1, 1), name="to_volume")(nn.silu(GroupNorm(name="norm")(h)))
         b, vy, vx, _ = volume.shape
         posed_BZYXC = volume.reshape(b, vy, vx, z, c).transpose(0, 3, 1, 2, 4)
         g = ResBlock(features, name="res_identity")(
-            nn.Conv(features, (3, 3), (2, 2), name="down_identity")(h)
+            nn.Conv(features, (1, 1), name="down_identity")(space_to_depth(h, 2))
         )
         z_id = nn.Dense(self.code, name="identity")(nn.silu(g).mean((1, 2)))
         return posed_BZYXC, z_id

@@ -91,10 +91,12 @@ def load_head(path: str | Path) -> Head:
 
 def head_from_arrays(arrays: dict[str, np.ndarray]) -> Head:
     """Builds a Head from named arrays (a release's ``head`` tree); floats become float32."""
-    return Head(**{
-        k: np.asarray(arrays[k], np.int32 if np.asarray(arrays[k]).dtype.kind in "iu" else np.float32)
-        for k in Head._fields
-    })  # fmt: skip
+
+    def typed(value: np.ndarray) -> np.ndarray:
+        value = np.asarray(value)
+        return value.astype(np.int32 if value.dtype.kind in "iu" else np.float32)
+
+    return Head(**{k: typed(arrays[k]) for k in Head._fields})
 
 
 def rotation(yaw: jax.Array, pitch: jax.Array, roll: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from vasa_jax.face.head import Pose
 from vasa_jax.face.raster import MAP_NAMES, NUM_MAPS
 from vasa_jax.nn.conv import (
     AdaptiveGroupNorm,
+    Conv,
     Conv3D,
     GroupNorm,
     ResBlock,
@@ -40,19 +41,18 @@ class WarpGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, code_BK: jax.Array) -> jax.Array:
-        z, y, x = self.shape
+        z, y, x = (n // 2 for n in self.shape)  # made at half size: non-rigid motion is smooth
         b = code_BK.shape[0]
-        start = (max(z // 4, 1), y // 8, x // 8)
+        start = (max(z // 4, 1), y // 4, x // 4)
         h = nn.Dense(start[0] * start[1] * start[2] * self.width, name="seed")(code_BK)
         h = h.reshape(b, *start, self.width)
-        for i in range(3):
+        for i in range(2):
             h = upsample_nearest(h)
-            h = h[:, : min(z, h.shape[1])]  # depth reaches its size before height and width
             h = Conv3D(self.width, name=f"conv_{i}")(
                 nn.silu(AdaptiveGroupNorm(name=f"norm_{i}")(h, code_BK))
             )
         offset = nn.Dense(3, kernel_init=nn.initializers.zeros, name="out")(nn.silu(h))
-        return 0.3 * jnp.tanh(offset)
+        return 0.3 * jnp.tanh(jax.image.resize(offset, (b, *self.shape, 3), "linear"))
 
 
 class VolumeNet(nn.Module):
@@ -111,6 +111,12 @@ def from_canonical(volume_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -
     return sample_volume(moved, from_view(grid, pose))
 
 
+def flatten_depth(volume_BZYXC: jax.Array) -> jax.Array:
+    """(B, Z, Y, X, C) in view space -> (B, Y, X, Z*C): what a 1x1 convolution can project."""
+    b, z, y, x, c = volume_BZYXC.shape
+    return volume_BZYXC.transpose(0, 2, 3, 1, 4).reshape(b, y, x, z * c)
+
+
 def blend_prior(maps_BYXC: jax.Array, skin_BYX1: jax.Array) -> jax.Array:
     """Logits (B, Y, X, 3) before any learning: moved portrait, moved skin layer, painted colour.
 
@@ -125,32 +131,36 @@ def blend_prior(maps_BYXC: jax.Array, skin_BYX1: jax.Array) -> jax.Array:
 
 
 class Decoder(nn.Module):
-    """``G_2D`` of the lite model: a small U-Net at half resolution with sub-pixel output."""
+    """``G_2D`` of the lite model: a small U-Net at half resolution with sub-pixel output.
+
+    No normalisation over space: a window of the picture gives the same result as the whole, which
+    is what lets stage 1 train on windows, and statistics cost time on a CPU.
+    """
 
     widths: tuple[int, int, int]
 
     @nn.compact
-    def __call__(self, warped_BYX6, maps_BYXM, skin_BYX1, volume_BZYXC) -> dict[str, jax.Array]:
+    def __call__(self, warped_BYX6, maps_BYXM, skin_BYX1, volume_BYXK) -> dict[str, jax.Array]:
         w0, w1, w2 = self.widths
         assert maps_BYXM.shape[-1] == NUM_MAPS
         x = space_to_depth(jnp.concatenate([warped_BYX6, maps_BYXM, skin_BYX1], -1), 2)
-        h0 = ResBlock(w0, name="enc_0")(nn.Conv(w0, (3, 3), name="stem")(x))
-        h1 = ResBlock(w1, name="enc_1")(nn.Conv(w1, (3, 3), (2, 2), name="down_1")(h0))
-        h2 = nn.Conv(w2, (3, 3), (2, 2), name="down_2")(h1)
-        b, z, y, xx, c = volume_BZYXC.shape
-        flat = volume_BZYXC.transpose(0, 2, 3, 1, 4).reshape(b, y, xx, z * c)
-        v = nn.Conv(w2, (1, 1), name="project")(flat)
+        # Few and narrow layers at half resolution: on two CPU cores they cost the most per FLOP.
+        h0 = nn.Conv(w0, (1, 1), name="stem")(x)
+        h1 = ResBlock(w1, norm=False, name="enc_1")(
+            nn.Conv(w1, (1, 1), name="down_1")(space_to_depth(h0, 2))
+        )
+        h2 = nn.Conv(w2, (1, 1), name="down_2")(space_to_depth(nn.silu(h1), 2))
+        v = nn.Conv(w2, (1, 1), name="project")(volume_BYXK)
         while v.shape[1] < h2.shape[1]:
             v = upsample_nearest(v)
-        h2 = ResBlock(w2, name="mid_0")(
+        h2 = ResBlock(w2, norm=False, name="mid")(
             nn.Conv(w2, (1, 1), name="merge")(jnp.concatenate([h2, v], -1))
         )
-        h2 = ResBlock(w2, name="mid_1")(h2)
-        h1 = h1 + nn.Conv(w1, (3, 3), name="up_1")(upsample_nearest(nn.silu(h2)))
-        h1 = ResBlock(w1, name="dec_1")(h1)
-        h0 = h0 + nn.Conv(w0, (3, 3), name="up_0")(upsample_nearest(nn.silu(h1)))
-        h0 = nn.silu(GroupNorm(name="norm_out")(ResBlock(w0, name="dec_0")(h0)))
-        out = nn.Conv(24, (3, 3), kernel_init=nn.initializers.normal(1e-3), name="out")(h0)
+        h1 = h1 + Conv(w1, name="up_1")(upsample_nearest(nn.silu(h2)))
+        h1 = nn.silu(ResBlock(w1, norm=False, name="dec_1")(h1))
+        h0 = h0 + depth_to_space(Conv(4 * w0, name="up_0")(h1), 2)
+        h0 = nn.silu(ResBlock(w0, norm=False, name="dec_0")(h0))
+        out = Conv(24, kernel_init=nn.initializers.normal(1e-3), name="out")(h0)
         out = depth_to_space(out, 2)
         painted = jnp.tanh(out[..., :3] + 0.4 * jnp.array([-1.0, -1.6, -1.6]))
         weight = jax.nn.softmax(3.0 * out[..., 3:] + blend_prior(maps_BYXM, skin_BYX1), -1)

@@ -1,6 +1,8 @@
-"""Convolution blocks of the face nets: channels last, any number of spatial dimensions where noted."""
+"""Convolution blocks of the face nets, channels last."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -66,7 +68,7 @@ def upsample_bilinear(x_BYXC: jax.Array) -> jax.Array:
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation in two stages (per channel, then per group): 1.8x faster than one pass."""
+    """Group normalisation in two stages, per channel then per group: 1.8x faster than one."""
 
     groups: int = 8
     epsilon: float = 1e-5
@@ -96,7 +98,7 @@ class GroupNorm(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """Group norm whose gain and offset come from a code (MegaPortraits appendix: warp generators)."""
+    """Group norm with gain and offset from a code (MegaPortraits appendix, warp generators)."""
 
     groups: int = 8
 
@@ -112,7 +114,7 @@ class AdaptiveGroupNorm(nn.Module):
 
 
 class Conv3D(nn.Module):
-    """3x3x3 convolution as a sum of three 2D ones over depth taps: 2.5x faster than native on CPU."""
+    """3x3x3 convolution as three 2D ones over depth taps: 2.5x faster than native on CPU."""
 
     features: int
 
@@ -127,10 +129,67 @@ class Conv3D(nn.Module):
         out = bias.astype(x_BZYXC.dtype)[None, None, None]
         for tap in range(3):
             plane = padded[:, tap : tap + z].reshape(b * z, y, x, c)
-            out = out + jax.lax.conv_general_dilated(
-                plane, kernel[tap], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            out = out + conv_same(plane, kernel[tap])
         return out.reshape(b, z, y, x, self.features)
+
+
+def _plain_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x_BYXC, kernel_YXIO, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@jax.custom_vjp
+def _cpu_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
+    return _plain_conv(x_BYXC, kernel_YXIO)
+
+
+def _cpu_conv_forward(x, kernel):
+    return _plain_conv(x, kernel), (x, kernel)
+
+
+def _cpu_conv_backward(residual, g):
+    x, kernel = residual
+    b, y, xx, c = x.shape
+    height, width = kernel.shape[:2]
+    dx = _plain_conv(g, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    py, px = height // 2, width // 2
+    padded = jnp.pad(x, ((0, 0), (py, py), (px, px), (0, 0)))
+    flat = g.reshape(-1, g.shape[-1])
+
+    def tap(i: int, j: int) -> jax.Array:
+        part = padded[:, i : i + y, j : j + xx].reshape(-1, c)
+        return jax.lax.dot_general(part, flat, (((0,), (0,)), ((), ())))
+
+    taps = [jnp.stack([tap(i, j) for j in range(width)]) for i in range(height)]
+    return dx, jnp.stack(taps).astype(kernel.dtype)
+
+
+_cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
+
+
+def conv_same(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
+    """Stride-1 convolution, same size, odd kernel.
+
+    On a CPU its weight gradient is a sum of small matrix products: XLA:CPU's own one takes a slow
+    path for few channels (2 to 4 times slower, measured at 20-72 channels).
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return (_cpu_conv if on_cpu else _plain_conv)(x_BYXC, kernel_YXIO)
+
+
+class Conv(nn.Module):
+    """Stride-1 3x3 convolution with bias; parameters named as in ``flax.linen.Conv``."""
+
+    features: int
+    kernel_init: Any = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x_BYXC: jax.Array) -> jax.Array:
+        shape = (3, 3, x_BYXC.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(x_BYXC.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x_BYXC.dtype)
+        return conv_same(x_BYXC, kernel) + bias.reshape(1, 1, 1, -1)
 
 
 class ResBlock(nn.Module):
@@ -145,7 +204,7 @@ class ResBlock(nn.Module):
         for i in range(2):
             h = GroupNorm(name=f"norm_{i}")(h) if self.norm else h
             init = nn.initializers.zeros if i else nn.initializers.lecun_normal()
-            h = nn.Conv(self.features, (3, 3), kernel_init=init, name=f"conv_{i}")(nn.silu(h))
+            h = Conv(self.features, kernel_init=init, name=f"conv_{i}")(nn.silu(h))
         if x_BYXC.shape[-1] != self.features:
             x_BYXC = nn.Conv(self.features, (1, 1), name="shortcut")(x_BYXC)
         return x_BYXC + h

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 def _cell(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Lower index, upper index and fraction of a [-1, 1] coordinate on an axis of ``size`` cells."""
+    """Lower and upper index and fraction of a [-1, 1] coordinate on an axis of ``size``."""
     p = jnp.clip((coordinate + 1.0) * (size * 0.5) - 0.5, 0.0, size - 1.0)
     low = jnp.clip(jnp.floor(p), 0, max(size - 2, 0))
     fraction = p - low
@@ -21,7 +21,7 @@ def _cell(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.A
 
 
 def sample_image(image_YXC: jax.Array, points_N2: jax.Array) -> jax.Array:
-    """Bilinear samples of ``image_YXC`` at ``points_N2`` (any leading shape (..., 2)) -> (..., C)."""
+    """Bilinear samples of an image at points (..., 2) in (x, y) order -> (..., C)."""
     y_size, x_size, _ = image_YXC.shape
     x0, x1, fx = _cell(points_N2[..., 0], x_size)
     y0, y1, fy = _cell(points_N2[..., 1], y_size)

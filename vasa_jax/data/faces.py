@@ -1,0 +1,318 @@
+"""Stage-1 examples: pairs of pictures of one person with their place in the head model.
+
+A *face file* (.npz) holds one person in one crop: ``images`` (F, 256, 256, 3) uint8, ``motion``
+(F, 54) absolute with zero translation, ``placement`` (F, 3), ``identity`` (I,), and
+``target`` (F,) bool: whether the picture may be asked for (pictures that we warped ourselves may
+only be the source). Three makers, one format:
+
+* ``from_stills``: rendered people (``vasa_jax.data.synthetic stills``), exact geometry;
+* ``from_video``: a real clip, tracked and fitted;
+* ``from_portrait``: a real photograph, and copies of it moved by the analytic flow as sources, so
+  that the real picture, with real skin, hair and camera, is what has to be produced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import EXPRESSION, HEAD_WIDTH_CM, MOTION_DIM, MOTION_INDEX
+from vasa_jax.face import head as heads
+from vasa_jax.face.head import Head
+
+SIZE = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FacePairsConfig:
+    """Where face files lie and how pairs are drawn from them."""
+
+    folder: str = ""  # under it: one folder per source, face files inside
+    shares: tuple[tuple[str, float], ...] = (
+        ("synthetic", 0.55),
+        ("portraits", 0.25),
+        ("video", 0.20),
+    )
+    held_out: int = 12  # last files of each source, for evaluation
+    self_pairs: float = 0.06  # source and target the same picture: copy what need not change
+    identity_noise: float = 0.2  # sigmas, on rendered people: a fit is never exact
+    expression_noise: float = 0.04
+    pose_noise_deg: float = 0.6
+
+
+def write_face_file(path: Path, **arrays: np.ndarray) -> None:
+    """Writes one face file atomically."""
+    temporary = path.with_name(path.name + ".tmp.npz")
+    np.savez(temporary, **arrays)
+    temporary.replace(path)
+
+
+def placement_of(head: Head, identity: np.ndarray, motion: np.ndarray, screen_V2: np.ndarray):
+    """Least-squares placement (3,) that puts a posed head onto known screen positions in [0, 1]."""
+    import jax.numpy as jnp
+
+    neutral, centers = heads.person(head, jnp.asarray(identity))
+    pose = heads.absolute_pose(jnp.asarray(motion), jnp.asarray([0.0, 0.0, 1.0]))
+    eye = heads.eye_in_head(pose.rotation, pose.gaze)
+    v = heads.deform(head, neutral, centers, pose.expression, eye)
+    p = np.asarray(heads.place(v, pose.rotation, pose.placement))[:, :2]
+    y = np.asarray(screen_V2, np.float64) * 2 - 1
+    w = np.asarray(head.rigid)[:, None] ** 4
+    mp, my = (w * p).sum(0) / w.sum(), (w * y).sum(0) / w.sum()
+    s = (w * (p - mp) * (y - my)).sum() / (w * (p - mp) ** 2).sum()
+    return np.array([*(my - s * mp), s], np.float32)
+
+
+def from_stills(head: Head, source_vertex: np.ndarray, path: Path, out: Path) -> None:
+    """Converts one file of rendered stills."""
+    with np.load(path) as z:
+        images, motion, screen = z["images"], z["motion"].copy(), z["vertices"]
+        identity = z["identity"][: head.identity.shape[0]].astype(np.float32)
+    motion[:, 3:7] = 0
+    placement = np.stack(
+        [
+            placement_of(head, identity, m, s[source_vertex])
+            for m, s in zip(motion, screen, strict=True)
+        ]
+    )
+    write_face_file(
+        out, images=images, motion=motion, placement=placement, identity=identity,
+        target=np.ones(len(images), bool),
+    )  # fmt: skip
+
+
+def _random_motions(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Plausible driving motions for the copies of a photograph."""
+    m = np.zeros((count, MOTION_DIM), np.float32)
+    m[:, :3] = np.clip(rng.normal(size=(count, 3)) * [0.16, 0.09, 0.07], -0.35, 0.35)
+    m[:, 3:5] = rng.normal(size=(count, 2)) * 0.03
+    m[:, 6] = rng.normal(size=count) * 0.04
+    m[:, 7:9] = rng.normal(size=(count, 2)) * [0.15, 0.08]
+
+    def both(name: str, value: np.ndarray) -> None:
+        for key in (name, f"{name}_L", f"{name}_R"):
+            if key in MOTION_INDEX:
+                m[:, MOTION_INDEX[key]] += value
+
+    on = lambda p: (rng.uniform(size=count) < p).astype(np.float32)  # noqa: E731
+    both("jawOpen", on(0.4) * rng.uniform(0, 0.3, count))
+    both("mouthPucker", on(0.25) * rng.uniform(0, 0.6, count))
+    both("mouthSmile", on(0.3) * rng.uniform(0, 0.6, count))
+    both("mouthStretch", on(0.2) * rng.uniform(0, 0.4, count))
+    both("eyeBlink", on(0.4) * rng.uniform(0, 1.0, count))
+    both("browInnerUp", on(0.2) * rng.uniform(0, 0.7, count))
+    return m
+
+
+def from_portrait(
+    model: Any, params: Any, image_u8: np.ndarray, out: Path, *, copies: int = 6
+) -> bool:
+    """Photograph -> face file: the picture itself and warped copies. False where no face is found.
+
+    ``model`` is a FaceAutoencoder; untrained ``params`` make it the pure analytic warp.
+    """
+    import jax.numpy as jnp
+
+    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
+    from vasa_jax.face.autoencoder import from_uint8
+    from vasa_jax.face.finder import FaceFinder
+    from vasa_jax.face.fit import fit_portrait
+
+    faces = FaceFinder().find(image_u8)
+    if not faces:
+        return False
+    crop = crop_from_landmarks(faces[0].landmarks)
+    picture = extract(image_u8, crop, SIZE)
+    fit = fit_portrait(model.head, to_crop(faces[0].landmarks, crop))
+    if fit.error > 0.012:
+        return False
+    rng = np.random.default_rng(int(picture.astype(np.int64).sum() % 2**31))
+    motions = _random_motions(rng, copies)
+    appearance = model.encode_appearance(params, from_uint8(picture), fit)
+    images, absolute, placements = [picture], [fit.motion], [fit.placement]
+    own = jnp.asarray(fit.motion)
+    for m in motions:
+        pose = heads.drive(own, jnp.asarray(fit.placement), jnp.asarray(m))
+        moved = fit.motion.copy()
+        moved[:3] += m[:3]
+        moved[EXPRESSION] = pose.expression
+        moved[7:9] = m[7:9]
+        images.append(model.render_uint8(params, appearance, m[None])[0])
+        absolute.append(moved)
+        placements.append(np.asarray(pose.placement))
+    write_face_file(
+        out, images=np.stack(images), motion=np.stack(absolute).astype(np.float32),
+        placement=np.stack(placements).astype(np.float32), identity=fit.identity,
+        target=np.arange(copies + 1) == 0,
+    )  # fmt: skip
+    return True
+
+
+def from_video(head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 10) -> bool:
+    """Clip of one person -> face file with ``keep`` frames spread over mouth openings."""
+    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
+    from vasa_jax.face.finder import FaceTracker
+    from vasa_jax.face.fit import fit_portrait, fit_sequence
+
+    tracker = FaceTracker()
+    found = [tracker.track(f) for f in frames]
+    good = [i for i, face in enumerate(found) if face is not None]
+    if len(good) < keep:
+        return False
+    landmarks = np.stack([found[i].landmarks for i in good])  # type: ignore[union-attr]
+    crop = crop_from_landmarks(np.median(landmarks, 0))
+    local = to_crop(landmarks, crop)
+    gap = np.linalg.norm(local[:, 13, :2] - local[:, 14, :2], axis=-1)
+    fit = fit_portrait(head, local[int(np.argmin(gap))])
+    motion = fit_sequence(head, local, fit)
+    # Evenly spread over the ranking of mouth openings, so that open mouths are not rare.
+    order = np.argsort(gap)[np.linspace(0, len(gap) - 1, keep).round().astype(int)]
+    images = np.stack([extract(frames[good[i]], crop, SIZE) for i in order])
+    placement = np.stack(
+        [
+            np.array(
+                [
+                    fit.placement[0] + HEAD_WIDTH_CM * fit.placement[2] * m[3],
+                    fit.placement[1] - HEAD_WIDTH_CM * fit.placement[2] * m[4],
+                    fit.placement[2] * np.exp(m[6]),
+                ],
+                np.float32,
+            )
+            for m in motion[order]
+        ]
+    )
+    chosen = motion[order].copy()
+    chosen[:, 3:7] = 0
+    write_face_file(
+        out, images=images, motion=chosen, placement=placement, identity=fit.identity,
+        target=np.ones(keep, bool),
+    )  # fmt: skip
+    return True
+
+
+class FacePairs:
+    """Pairs drawn from face files; batch ``n`` is a pure function of (seed, n)."""
+
+    def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
+        self.cfg = cfg
+        self.sources: list[tuple[float, list[Path]]] = []
+        root = Path(cfg.folder)
+        for name, share in cfg.shares:
+            files = sorted((root / name).glob("*.npz"))
+            split = max(len(files) - cfg.held_out, 1)
+            part = files[split:] if held_out else files[:split]
+            if part and share > 0:
+                self.sources.append((share, part))
+        if not self.sources:
+            raise UserError(
+                f"no face files under {root.resolve()}: make them with "
+                "`python -m vasa_jax.data.faces` (see configs/face_256_lite.py)"
+            )
+        self._cache: dict[Path, dict[str, np.ndarray]] = {}
+
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        if path not in self._cache:
+            if len(self._cache) > 800:
+                self._cache.pop(next(iter(self._cache)))
+            with np.load(path) as z:
+                self._cache[path] = {k: z[k] for k in z.files}
+        return self._cache[path]
+
+    def pair(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One example: source and target picture of one person with their geometry."""
+        c = self.cfg
+        shares = np.array([s for s, _ in self.sources])
+        files = self.sources[rng.choice(len(shares), p=shares / shares.sum())][1]
+        f = self._read(files[rng.integers(len(files))])
+        t = rng.choice(np.flatnonzero(f["target"]))
+        s = t if rng.uniform() < c.self_pairs else rng.integers(len(f["images"]))
+        identity, motion = f["identity"].copy(), f["motion"][s].copy()
+        rendered = f["target"].all() and "video" not in str(files[0].parent)
+        if rendered:
+            identity += rng.normal(size=identity.shape).astype(np.float32) * c.identity_noise
+            motion[EXPRESSION] += (
+                rng.normal(size=len(motion[EXPRESSION])).astype(np.float32) * c.expression_noise
+            )
+            motion[EXPRESSION] = motion[EXPRESSION].clip(0, 1.1)
+            motion[:3] += rng.normal(size=3).astype(np.float32) * np.radians(c.pose_noise_deg)
+        # One camera for both pictures: gain per channel, gamma, contrast.
+        gain = np.exp(rng.normal(size=3) * 0.08).astype(np.float32)
+        gamma = np.float32(np.exp(rng.normal() * 0.12))
+        ramp = (np.arange(256, dtype=np.float32) / 255.0) ** gamma
+        table = np.clip(ramp[:, None] * gain[None] * 255.0, 0, 255).astype(np.uint8)
+
+        def develop(image: np.ndarray) -> np.ndarray:
+            return np.stack([table[image[..., k], k] for k in range(3)], -1)
+
+        return {
+            "source": develop(f["images"][s]), "target": develop(f["images"][t]),
+            "identity": identity.astype(np.float32), "source_motion": motion,
+            "source_placement": f["placement"][s], "target_motion": f["motion"][t],
+            "target_placement": f["placement"][t],
+        }  # fmt: skip
+
+    def batches(self, seed: int, start_step: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
+        """Endless batches from ``start_step`` on."""
+        step = start_step
+        while True:
+            rng = np.random.default_rng((seed, step))
+            rows = [self.pair(rng) for _ in range(batch)]
+            yield {k: np.stack([r[k] for r in rows]) for k in rows[0]}
+            step += 1
+
+
+def main() -> None:
+    """Makes face files: ``python -m vasa_jax.data.faces OUT --head HEAD.npz --stills DIR ...``."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m vasa_jax.data.faces", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--head", type=Path, required=True, help="head .npz of tools/make_head.py")
+    parser.add_argument("--stills", type=Path, help="folder of rendered stills")
+    parser.add_argument("--video", type=Path, help="folder of clips of talking people")
+    parser.add_argument("--portraits", type=Path, help="folder of photographs")
+    parser.add_argument("--limit", type=int, default=10**9, help="files per source")
+    args = parser.parse_args()
+    head = heads.load_head(args.head)
+    with np.load(args.head) as z:
+        source_vertex = z["source_vertex"]
+
+    def jobs(name: str, folder: Path | None, patterns: tuple[str, ...]):
+        if folder is None:
+            return
+        target = args.out / name
+        target.mkdir(parents=True, exist_ok=True)
+        files = sorted(p for pattern in patterns for p in folder.glob(pattern))[: args.limit]
+        for n, path in enumerate(files):
+            out = target / f"{path.stem}.npz"
+            if not out.exists():
+                print(f"{name} {n + 1}/{len(files)} {path.name}", flush=True)
+                yield path, out
+
+    for path, out in jobs("synthetic", args.stills, ("*.npz",)):
+        from_stills(head, source_vertex, path, out)
+    if args.portraits:
+        import jax
+
+        from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
+        from vasa_jax.io.image import read_image
+
+        model = FaceAutoencoder(FaceConfig(), head)
+        params = model.init(jax.random.key(0))
+        for path, out in jobs("portraits", args.portraits, ("*.jpg", "*.png", "*.webp")):
+            if not from_portrait(model, params, read_image(path), out):
+                print(f"  left out: {path.name}", flush=True)
+    for path, out in jobs("video", args.video, ("*.mp4",)):
+        from vasa_jax.io.video import read_video
+
+        if not from_video(head, list(read_video(path)), out):
+            print(f"  left out: {path.name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

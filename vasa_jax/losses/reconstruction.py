@@ -1,0 +1,14 @@
+"""Pixel losses of stage 1."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def weighted_l1(
+    prediction_BYXC: jax.Array, target_BYXC: jax.Array, weight_BYX1: jax.Array
+) -> jax.Array:
+    """Mean absolute error per example (B,), pixels weighted; weights need not sum to one."""
+    error = jnp.abs(prediction_BYXC - target_BYXC).mean(-1, keepdims=True) * weight_BYX1
+    return error.sum((1, 2, 3)) / jnp.maximum(weight_BYX1.sum((1, 2, 3)), 1e-6)

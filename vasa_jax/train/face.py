@@ -1,0 +1,262 @@
+"""Stage 1: the face autoencoder, trained on pairs of pictures of one person.
+
+Per pair the analytic geometry is computed from both fits, the net renders the target's pose from
+the source's picture, and the result is compared with the target picture: pixels (mouth and eyes
+weigh more), LPIPS on the face, and the recognition net's angle (VASA-1 section 3.1 in its
+self-reenactment case). The target is always compared with the *driver* picture, never the source
+(a trap others fell into: paper facts 4.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.data.faces import FacePairs, FacePairsConfig
+from vasa_jax.face import head as heads
+from vasa_jax.face import raster
+from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
+from vasa_jax.face.head import Head
+from vasa_jax.losses.identity import identity_distance
+from vasa_jax.losses.reconstruction import weighted_l1
+from vasa_jax.train.loop import LoopConfig
+from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceLossConfig:
+    """Weights of the terms; 0 leaves a term (and its net) out."""
+
+    l1: float = 1.0
+    perceptual: float = 0.5
+    identity: float = 0.15
+    mouth: float = 5.0  # extra pixel weight of mouth interior and surroundings
+    eyes: float = 5.0
+    hidden: float = 1.0  # extra weight where the portrait shows nothing
+    perceptual_window: int = 112  # LPIPS sees the middle of the training window
+    identity_share: float = 0.5  # of the batch; the recognition net costs as much as the decoder
+    window: int = 160  # side of the training window, px (0: the whole picture)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceTrainConfig:
+    """One complete run of stage 1."""
+
+    seed: int = 0
+    model: FaceConfig = FaceConfig()
+    data: FacePairsConfig = FacePairsConfig()
+    loss: FaceLossConfig = FaceLossConfig()
+    optim: OptimConfig = OptimConfig()
+    loop: LoopConfig = LoopConfig()
+    batch: int = 6
+    head: str = ""  # path of the reduced head; empty: <data.folder>/head.npz
+    initial: str = ""  # run folder whose averaged weights start this one
+
+    def task(self) -> FaceTask:
+        return FaceTask(self)
+
+
+def stage_one_batch(
+    model: FaceAutoencoder, params: Any, head: Head, batch: dict[str, jax.Array], side: int = 0
+):
+    """Forward pass of a batch of pairs: net outputs, driver maps, warped layers and target.
+
+    With ``side`` > 0 the decoder sees a window of that many pixels whose corner, in cells of the
+    volume, is ``batch["window"]`` (2,); all returned pictures are windows then.
+    """
+    to_float = lambda x: x.astype(jnp.float32) / 127.5 - 1.0  # noqa: E731
+    source, target = to_float(batch["source"]), to_float(batch["target"])
+
+    def geometry(row):
+        image, identity, motion, placement, target_motion, target_placement = row
+        own, layers = model.source_layers(head, image, identity, motion, placement)
+        pose = heads.absolute_pose(target_motion, target_placement)
+        g = raster.drive_geometry(head, own, pose, size=model.cfg.size, classes=model.classes)
+        moved, skin = raster.warp_layers(layers, g)
+        return own.opening, jnp.concatenate([moved, skin], -1), g.maps, g.skin
+
+    rows = (
+        source, batch["identity"], batch["source_motion"], batch["source_placement"],
+        batch["target_motion"], batch["target_placement"],
+    )  # fmt: skip
+    # The geometry has no parameters; without the barrier its gathers are fused into the nets.
+    opening, warped, maps, skin = jax.lax.optimization_barrier(
+        jax.lax.stop_gradient(jax.lax.map(geometry, rows))
+    )
+    window = None
+    if side:
+        window = batch["window"]
+        cell = model.cfg.size // model.cfg.volume[1]
+
+        def cut(x):
+            at = (0, window[0] * cell, window[1] * cell, 0)
+            return jax.lax.dynamic_slice(x, at, (x.shape[0], side, side, x.shape[3]))
+
+        warped, maps, skin, target = cut(warped), cut(maps), cut(skin), cut(target)
+    source_pose = jax.vmap(heads.absolute_pose)(batch["source_motion"], batch["source_placement"])
+    target_pose = jax.vmap(heads.absolute_pose)(batch["target_motion"], batch["target_placement"])
+    out = model.nets.apply(
+        {"params": params}, source, opening, source_pose, warped, maps, skin, target_pose, window
+    )
+    return out, maps, warped, target
+
+
+def pixel_weight(cfg: FaceLossConfig, maps_BYXM: jax.Array) -> jax.Array:
+    """Where errors count more: mouth, eyes, and what the portrait does not show."""
+    spread = jax.vmap(lambda m: raster.dilate(m, 4))
+    m = dict(zip(raster.MAP_NAMES, jnp.moveaxis(maps_BYXM, -1, 0), strict=True))
+    hidden = m["cover"] * (1 - m["visible"])
+    weight = (
+        1.0
+        + cfg.mouth * spread(m["mouth_interior"])
+        + cfg.eyes * spread(m["eyeball"])
+        + cfg.hidden * hidden
+        + 1.0 * m["face"]
+    )
+    return weight[..., None]
+
+
+class FaceTask:
+    """Stage 1 for ``train.loop.run``."""
+
+    def __init__(self, cfg: FaceTrainConfig):
+        self.cfg = cfg
+        path = cfg.head or str(Path(cfg.data.folder) / "head.npz")
+        self.model = FaceAutoencoder(cfg.model, heads.load_head(path))
+        self.pairs = FacePairs(cfg.data)
+        self.tx = make_optimizer(cfg.optim)
+        self.perceptual: Any = None
+        self.perceptual_weights: Any = None
+        if cfg.loss.perceptual > 0:
+            from vasa_jax.losses.perceptual import load_lpips
+
+            self.perceptual, self.perceptual_weights = load_lpips("alexnet")
+        self.embed: Any = None
+        if cfg.loss.identity > 0:
+            from vasa_jax.face.recognition import load_mobileface
+
+            self.embed = load_mobileface()
+
+    def init(self, key: jax.Array) -> TrainState:
+        return TrainState.create(self.model.init(key), self.tx, key)
+
+    def initial_params(self, params: Any) -> Any:
+        if not self.cfg.initial:
+            return params
+        from vasa_jax.checkpoint.train_state import read_params
+
+        _, found = read_params(self.cfg.initial, item="ema")
+        return found
+
+    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        side, size = self.cfg.loss.window, self.cfg.model.size
+        cells = self.cfg.model.volume[1]
+        free = cells - side * cells // size if side else 0
+        rows = self.pairs.batches(self.cfg.seed, start_step, self.cfg.batch)
+        for step, batch in enumerate(rows, start_step):
+            rng = np.random.default_rng((self.cfg.seed, step, 1))
+            # Mostly around the face, which is at the middle; borders and background now and then.
+            center = free / 2 + rng.normal(size=2) * free * 0.25
+            batch["window"] = np.clip(np.round(center), 0, free).astype(np.int32)
+            yield batch
+
+    def step(self, state: TrainState, batch: Any, key: jax.Array):
+        return self._step(state, batch, self.model.head, self.perceptual_weights)
+
+    def losses(self, params: Any, batch: Any, head: Head, perceptual_weights: Any):
+        """Weighted sum and its terms for one batch."""
+        c = self.cfg.loss
+        out, maps, warped, target = stage_one_batch(self.model, params, head, batch, c.window)
+        image = out["image"]
+        weight = pixel_weight(c, maps)
+        terms = {"l1": weighted_l1(image, target, weight).mean()}
+        # What is painted must be right by itself where it will be needed.
+        mouth = maps[..., :1] + maps[..., 9:10] * (1 - maps[..., 10:11])
+        painted = jnp.abs(out["painted"] - target) * mouth
+        terms["painted"] = painted.mean() * 3.0
+        total = c.l1 * (terms["l1"] + terms["painted"])
+        if self.perceptual is not None:
+            a = (image.shape[1] - min(c.perceptual_window, image.shape[1])) // 2
+            b = image.shape[1] - a
+            inner = (slice(None), slice(a, b), slice(a, b))
+            terms["lpips"] = self.perceptual(perceptual_weights, image[inner], target[inner]).mean()
+            total = total + c.perceptual * terms["lpips"]
+        if self.embed is not None:
+            landmarks = self._landmarks(head, batch)
+            n = max(1, round(c.identity_share * image.shape[0]))
+            terms["identity"] = identity_distance(
+                self.embed, image[:n], target[:n], landmarks[:n]
+            ).mean()
+            total = total + c.identity * terms["identity"]
+        terms["l1_copy"] = weighted_l1(warped[..., :3], target, weight).mean()
+        return total, terms
+
+    def _landmarks(self, head: Head, batch: Any) -> jax.Array:
+        def one(identity, motion, placement):
+            neutral, centers = heads.person(head, identity)
+            pose = heads.absolute_pose(motion, placement)
+            eye = heads.eye_in_head(pose.rotation, pose.gaze)
+            v = heads.deform(head, neutral, centers, pose.expression, eye)
+            placed = heads.place(v, pose.rotation, pose.placement)
+            return heads.landmarks(head, placed)[:, :2]
+
+        found = jax.vmap(one)(batch["identity"], batch["target_motion"], batch["target_placement"])
+        pixels = (found + 1.0) * (self.cfg.model.size / 2)
+        if self.cfg.loss.window:  # to the window's own pixels, x before y
+            cell = self.cfg.model.size // self.cfg.model.volume[1]
+            pixels = pixels - (batch["window"][::-1] * cell).astype(jnp.float32)
+        return pixels
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def _step(self, state: TrainState, batch: Any, head: Head, perceptual_weights: Any):
+        (loss, terms), grads = jax.value_and_grad(self.losses, has_aux=True)(
+            state.params, batch, head, perceptual_weights
+        )
+        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
+        return state, {"loss": loss, **terms, **metrics}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _judge(self, params: Any, batch: Any, head: Head):
+        out, maps, warped, target = stage_one_batch(self.model, params, head, batch)
+        spread = jax.vmap(lambda m: raster.dilate(m, 4))
+        regions = {
+            "all": jnp.ones_like(maps[..., 0]), "mouth": spread(maps[..., 0]),
+            "eyes": spread(maps[..., 4]),
+        }  # fmt: skip
+
+        def psnr(image, region):
+            square = jnp.square(image - target).mean(-1) * region
+            mean = square.sum((1, 2)) / jnp.maximum(region.sum((1, 2)), 1.0)
+            return 10 * jnp.log10(4.0 / jnp.maximum(mean, 1e-6))
+
+        scores = {f"psnr_{k}": psnr(out["image"], r).mean() for k, r in regions.items()}
+        scores |= {f"warp_psnr_{k}": psnr(warped[..., :3], r).mean() for k, r in regions.items()}
+        return scores, to_uint8(out["image"]), to_uint8(warped[..., :3])
+
+    def _held_out(self) -> list[dict[str, np.ndarray]]:
+        pairs = FacePairs(dataclasses.replace(self.cfg.data, self_pairs=0.0), held_out=True)
+        rows = pairs.batches(1234, 0, 8)
+        return [next(rows) for _ in range(3)]
+
+    def evaluate(self, state: TrainState) -> dict[str, Any]:
+        """PSNR on held-out people beside that of the analytic warp alone."""
+        scores = [self._judge(state.ema, b, self.model.head)[0] for b in self._held_out()]
+        return {k: np.mean([np.asarray(s[k]) for s in scores]) for k in scores[0]}
+
+    def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
+        """Rows: source, analytic warp, rendered, target."""
+        b = self._held_out()[0]
+        _, image, warped = self._judge(state.ema, b, self.model.head)
+        rows = [
+            np.concatenate(list(np.asarray(x)), 1)
+            for x in (b["source"], warped, image, b["target"])
+        ]
+        return {"pairs": np.concatenate(rows, 0)}
