@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from tests.face.drawn_face import drawn_face
+from tests.generate.tiny_release import FACE, tiny_release
+from vasa_jax.cli.main import main
+from vasa_jax.core.errors import UserError
+from vasa_jax.io.image import write_image
+
+
+@pytest.fixture(scope="module", autouse=True)
+def face_nets_broadcast():
+    """The face nets scale (..., 3) by (3,) in many places; everything else stays strict."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with a release, pictures and sounds, good and bad."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("inputs")
+    tiny_release(folder / "tiny")
+    shutil.copytree(folder / "tiny", folder / "broken")
+    with open(folder / "broken" / "card.md", "a") as card:
+        card.write("changed")
+    write_image(folder / "face.png", drawn_face(240))
+    write_image(folder / "wall.png", np.full((120, 120, 3), 150, np.uint8))
+    noise = np.random.default_rng(0).normal(0, 0.1, 12_000)
+    soundfile.write(folder / "speech.wav", noise, 16_000)
+    soundfile.write(folder / "short.wav", noise[:800], 16_000)
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.txt").write_text("neither picture nor sound")
+    return folder
+
+
+def _command(inputs, out, *options, portrait="face.png", speech="speech.wav", release="tiny"):
+    return [
+        "generate", str(inputs / portrait), str(inputs / speech), "-o", str(out),
+        "--release", str(inputs / release), "--steps", "2", *options,
+    ]  # fmt: skip
+
+
+def test_one_json_object_and_a_video_come_out(inputs, tmp_path, capsys):
+    import av
+
+    out, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
+    options = ("--json", "--sheet", str(sheet), "--gaze", "-20,5", "--emotion", "happy=0.5")
+    assert main(_command(inputs, out, *options)) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {
+        "frames", "size", "seconds", "ms_per_frame", "compilations", "face_box", "faces",
+        "release", "release_sha256", "seed", "fps", "duration", "out",
+    } <= set(report)  # fmt: skip
+    assert set(report["ms_per_frame"]) >= {"motion", "render", "encode"}
+    assert report["frames"] == 19 and report["size"] == [240, 240] and report["release"] == "tiny"
+    with av.open(str(out)) as video:
+        picture, sound = video.streams.video[0], video.streams.audio[0]
+        assert picture.frames == 19 and (picture.width, picture.height) == (240, 240)
+        assert picture.codec_context.name == "h264" and sound.codec_context.name == "aac"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "sheet.png"]
+
+
+def test_the_crop_is_the_model_s_square(inputs, tmp_path, capsys):
+    assert main(_command(inputs, tmp_path / "o.mp4", "--frame", "crop", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["size"] == [FACE.size, FACE.size]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "says"),
+    [
+        ({"portrait": "wall.png"}, (), "no face found"),
+        ({"portrait": "text.txt"}, (), "text.txt"),
+        ({"portrait": "missing.png"}, (), "missing.png"),
+        ({"speech": "text.txt"}, (), "text.txt"),
+        ({"speech": "empty.wav"}, (), "empty"),
+        ({"speech": "short.wav"}, (), "0.2 s"),
+        ({"release": "broken"}, (), "checksum"),
+        ({"release": "nowhere"}, (), "no release"),
+        ({}, ("--face", "3"), "no face 3"),
+        ({}, ("--gaze", "80,0"), "outside"),
+        ({}, ("--gaze", "left"), "YAW,PITCH"),
+        ({}, ("--distance", "9"), "outside"),
+        ({}, ("--distance", "near"), "number"),
+        ({}, ("--emotion", "hapy=1"), "did you mean 'happy'"),
+        ({}, ("--guidance", "audo=1"), "did you mean 'audio'"),
+        ({}, ("--sampler", "dimm"), "did you mean 'ddim'"),
+        ({}, ("--steps", "0"), "--steps"),
+        ({}, ("--seed", "-1"), "--seed"),
+        ({}, ("--controls", "/nonexistent.json"), "nonexistent"),
+        ({}, ("--sheet", "sheet.doc"), "sheet.doc"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    inputs, tmp_path, capsys, change, options, says
+):
+    assert main(_command(inputs, tmp_path / "out.mp4", *options, **change)) == 2
+    captured = capsys.readouterr()
+    last = captured.err.strip().splitlines()[-1]
+    assert last.startswith("vasa-jax: error: ") and says in last
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.avi", "no/such/folder/out.mp4", "."])
+def test_a_video_that_can_t_be_written_is_refused_before_the_work(inputs, tmp_path, capsys, name):
+    assert main(_command(inputs, tmp_path / name)) == 2
+    assert "can't write" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [UserError("can't write: the disk is full"), KeyboardInterrupt()])
+def test_an_interruption_while_encoding_leaves_nothing(
+    inputs, tmp_path, capsys, monkeypatch, error
+):
+    from vasa_jax.io.video import VideoWriter
+
+    write = VideoWriter.write
+
+    def fails(self, frame):
+        if self.num_frames == 5:
+            raise error
+        write(self, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", fails)
+    assert main(_command(inputs, tmp_path / "out.mp4")) == (
+        2 if isinstance(error, UserError) else 130
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_faces_are_said(inputs, tmp_path, capsys):
+    picture = np.full((300, 600, 3), 90, np.uint8)
+    picture[:, 300:], picture[60:260, 40:240] = drawn_face(300), drawn_face(200)
+    write_image(tmp_path / "two.png", picture)
+    command = _command(inputs, tmp_path / "out.mp4", "--json", portrait=tmp_path / "two.png")
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "2 faces: using the largest" in captured.err
+    assert json.loads(captured.out)["faces"] == 2

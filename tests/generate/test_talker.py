@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from tests.face.drawn_face import drawn_face
+from tests.generate.tiny_release import FACE, tiny_release
+from vasa_jax.checkpoint.release import load_release
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import GAZE, MOTION_INDEX
+from vasa_jax.generate.talker import RENDER_BATCH, Talker, settle
+from vasa_jax.generate.wishes import wishes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def face_nets_broadcast():
+    """The face nets scale (..., 3) by (3,) in many places; everything else stays strict."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return load_release(tiny_release(tmp_path_factory.mktemp("release") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def talker(release):
+    return Talker(release, drawn_face(300))
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return np.random.default_rng(0).normal(0, 0.1, 640 * 30 - 100).astype(np.float32)
+
+
+def _frames(talker, speech, **options):
+    return np.stack(list(talker.generate(speech, steps=2, **options)))
+
+
+def test_speech_makes_as_many_frames_as_it_fills(talker, speech):
+    frames = _frames(talker, speech)
+    assert frames.shape == (30, 300, 300, 3) and frames.dtype == np.uint8
+    assert _frames(talker, speech[:3300], frame="crop").shape == (6, FACE.size, FACE.size, 3)
+
+
+def test_the_same_seed_gives_the_same_frames(talker, speech):
+    first, again = (_frames(talker, speech, seed=3) for _ in range(2))
+    assert (first == again).all()
+    assert (first != _frames(talker, speech, seed=4)).any()
+
+
+def test_another_length_compiles_nothing_more(talker, speech):
+    _frames(talker, speech)
+    before = talker.report()["compilations"]
+    list(talker.generate(np.tile(speech, 4), steps=2, frame="crop"))
+    assert talker.report()["compilations"] == before
+    assert talker.engine.render._cache_size() == 1
+
+
+def test_the_report_has_what_is_promised(talker, speech, release):
+    _frames(talker, speech, seed=5)
+    report = talker.report()
+    assert report["frames"] == 30 and report["duration"] == pytest.approx(1.2)
+    assert report["size"] == [300, 300] and report["seed"] == 5 and report["faces"] == 1
+    assert {"motion", "render"} <= set(report["ms_per_frame"])
+    assert report["release_sha256"] == release.sha256
+    x0, y0, x1, y1 = report["face_box"]
+    assert 0 < x0 < 150 < x1 < 300 and 0 < y0 < 150 < y1 < 300
+
+
+def test_silence_is_no_error(talker):
+    assert len(_frames(talker, np.zeros(6400, np.float32), frame="crop")) == 10
+
+
+def test_wishes_are_kept_whatever_the_weights_say(talker, speech):
+    long = np.tile(speech, 3)
+    motion = talker.motion(long, controls=wishes(gaze=[20, -10], distance=0.8), steps=2)
+    middle = motion[20:-20]
+    np.testing.assert_allclose(np.degrees(middle[:, GAZE].mean(0)), [20, -10], atol=1.5)
+    size = middle[:, MOTION_INDEX["log_scale"]].mean()
+    assert size == pytest.approx(-np.log(0.8), abs=0.03)  # nearer: larger
+
+
+def test_settling_leaves_alone_what_nobody_asked_for():
+    motion = np.random.default_rng(0).normal(size=(40, 54)).astype(np.float32)
+    np.testing.assert_array_equal(settle(motion, wishes().controls(40)), motion)
+    moved = settle(motion, wishes(gaze=[5, 5]).controls(40)) != motion
+    assert moved[:, GAZE].any() and not np.delete(moved, [7, 8], axis=1).any()
+
+
+def test_render_fills_up_its_last_batch(talker):
+    motion = np.zeros((RENDER_BATCH + 1, 54), np.float32)
+    images = list(talker.render(motion))
+    assert len(images) == RENDER_BATCH + 1
+    assert (images[0] == images[-1]).all()
+
+
+def test_several_faces_can_be_chosen_from(release):
+    picture = np.full((400, 800, 3), 90, np.uint8)
+    picture[:400, 400:] = drawn_face(400)
+    picture[50:300, 50:300] = drawn_face(250)
+    assert Talker(release, picture).face.box[0] > 400
+    assert Talker(release, picture, face=1).face.box[2] < 400
+    with pytest.raises(UserError, match="no face 2"):
+        Talker(release, picture, face=2)
+
+
+def test_a_picture_without_a_face_is_refused(release):
+    with pytest.raises(UserError, match="no face found"):
+        Talker(release, np.full((200, 200, 3), 128, np.uint8))
+
+
+def test_bad_requests_are_refused_at_once(talker, speech):
+    for options in ({"sampler": "dimm"}, {"frame": "half"}):
+        with pytest.raises(UserError):
+            talker.generate(speech, **options)
+    with pytest.raises(UserError, match="steps"):
+        talker.generate(speech, steps=0)
+    with pytest.raises(UserError, match="0.2 s"):
+        talker.generate(speech[:1600])
