@@ -1,4 +1,4 @@
-"""Skin paint of a person in the face's texture square, placed by landmarks: albedo, gloss, bumps."""
+"""Skin paint in the face's texture square, placed by landmarks: albedo, gloss, bumps."""
 
 from __future__ import annotations
 
@@ -61,8 +61,16 @@ def paint_face(
 
     pale = 1 - 0.6 * person.melanin
     flush = rng.uniform(0.4, 1.6) * pale
-    cheeks = ((points[2] + points[31]) / 2 + [0, -20 * scale], (points[14] + points[35]) / 2 + [0, -20 * scale])  # fmt: skip
-    for c, k, sx, sy in ((points[30], 0.13, 50, 40), (cheeks[0], 0.12, 90, 70), (cheeks[1], 0.12, 90, 70), (points[8], 0.05, 80, 40)):  # fmt: skip
+    cheeks = (
+        (points[2] + points[31]) / 2 + [0, -20 * scale],
+        (points[14] + points[35]) / 2 + [0, -20 * scale],
+    )
+    for c, k, sx, sy in (
+        (points[30], 0.13, 50, 40),
+        (cheeks[0], 0.12, 90, 70),
+        (cheeks[1], 0.12, 90, 70),
+        (points[8], 0.05, 80, 40),
+    ):
         rgb *= 1 - (blob(c, sx, sy) * k * flush)[..., None] * np.array([0.0, 1, 0.9], np.float32)
     tired = rng.uniform(0.04, 0.22)
     for eye in (points[36:42], points[42:48]):
@@ -90,7 +98,9 @@ def paint_face(
             y = brow_y - (45 + 38 * k) * scale
             xs = np.linspace(points[18, 0], points[25, 0], 24)
             ys = y + 6 * scale * np.sin(np.linspace(0, 5, 24) + k) + rng.normal(0, 1, 24) * scale
-            cv2.polylines(lines, [np.stack([xs, ys], 1).astype(np.int32)], False, 0.7, 1, cv2.LINE_AA)  # fmt: skip
+            cv2.polylines(
+                lines, [np.stack([xs, ys], 1).astype(np.int32)], False, 0.7, 1, cv2.LINE_AA
+            )
         for corner, out in ((points[36], -1), (points[45], 1)):
             for angle in (-25, 0, 25):
                 d = np.array([out * math.cos(math.radians(angle)), math.sin(math.radians(angle))])
@@ -98,7 +108,13 @@ def paint_face(
                 cv2.line(lines, tuple(a.astype(int)), tuple(b.astype(int)), 0.6, 1, cv2.LINE_AA)
     for wing, corner in ((points[31], points[48]), (points[35], points[54])):
         out = np.sign(corner[0] - points[33, 0])
-        bow = np.array([wing + [out * 14 * scale, -4 * scale], (wing + corner) / 2 + [out * 34 * scale, 0], corner + [out * 26 * scale, 6 * scale]])  # fmt: skip
+        bow = np.array(
+            [
+                wing + [out * 14 * scale, -4 * scale],
+                (wing + corner) / 2 + [out * 34 * scale, 0],
+                corner + [out * 26 * scale, 6 * scale],
+            ]
+        )
         cv2.polylines(lines, [bow.astype(np.int32)], False, 0.8, 2, cv2.LINE_AA)
     lines = blur(lines, 2.2)
     rgb *= 1 - (lines * (0.10 + 0.5 * age))[..., None] * np.array([0.6, 1, 1], np.float32)
@@ -108,11 +124,15 @@ def paint_face(
     lip = np.zeros((r, r), np.float32)
     cv2.fillPoly(lip, [points[48:60].astype(np.int32)], 1.0)
     lip = blur(lip, 4.5)
-    colour = person.skin * (np.array([0.93, 0.60, 0.62]) if person.melanin < 0.6 else np.array([1.0, 0.72, 0.72]))  # fmt: skip
+    colour = person.skin * (
+        np.array([0.93, 0.60, 0.62]) if person.melanin < 0.6 else np.array([1.0, 0.72, 0.72])
+    )
     colour = colour * np.exp(rng.normal(0, 0.06, 3))
     gloss *= 1 + lip * rng.uniform(0.5, 2.0)
     if woman and rng.uniform() < 0.6:  # lipstick
-        stick = np.array([[.55, .06, .08], [.62, .22, .22], [.45, .10, .18], [.68, .35, .30]])[rng.integers(4)]  # fmt: skip
+        stick = np.array(
+            [[0.55, 0.06, 0.08], [0.62, 0.22, 0.22], [0.45, 0.10, 0.18], [0.68, 0.35, 0.30]]
+        )[rng.integers(4)]
         colour = colour * 0.35 + stick * 0.65
         gloss *= 1 + lip * rng.uniform(0, 1.2)
     streaks = blur(rng.normal(size=(r, r)).astype(np.float32), 2.0)
@@ -128,7 +148,10 @@ def paint_face(
         p = points[part][np.argsort(points[part][:, 0])]
         inner = 1 if p[:, 0].mean() < r / 2 else -1
         tt = np.linspace(0, 1, 220)
-        px, py = np.interp(tt, np.linspace(0, 1, 5), p[:, 0]), np.interp(tt, np.linspace(0, 1, 5), p[:, 1])  # fmt: skip
+        px, py = (
+            np.interp(tt, np.linspace(0, 1, 5), p[:, 0]),
+            np.interp(tt, np.linspace(0, 1, 5), p[:, 1]),
+        )
         for t, x, y in zip(tt, px, py, strict=True):
             u = t if inner < 0 else 1 - t  # 0 at the nose
             half = thick * (1 - 0.75 * u**1.5)
@@ -147,7 +170,20 @@ def paint_face(
         strength = rng.uniform(0.12, 0.85)
         jaw = np.zeros((r, r), np.float32)
         low = points[3:14]
-        outline = np.concatenate([low, [points[14], points[54] + [30 * scale, -8 * scale], points[35], points[33], points[31], points[48] + [-30 * scale, -8 * scale], points[2]]])  # fmt: skip
+        outline = np.concatenate(
+            [
+                low,
+                [
+                    points[14],
+                    points[54] + [30 * scale, -8 * scale],
+                    points[35],
+                    points[33],
+                    points[31],
+                    points[48] + [-30 * scale, -8 * scale],
+                    points[2],
+                ],
+            ]
+        )
         cv2.fillPoly(jaw, [outline.astype(np.int32)], 1.0)
         if rng.uniform() < 0.35:  # chin and moustache only
             jaw *= blob((points[57] + points[8]) / 2, 105, 150)

@@ -252,7 +252,10 @@ def _accents(speech: Speech, rng: np.random.Generator) -> _Accents:
     pitch_T = voice_pitch(speech.samples)
     frames = len(pitch_T)
     at, weight = [], []
-    for s, p in ((s, p) for p in speech.phonemes if "ˈ" in p.symbol for s in segments([p])[:1]):
+    for p in speech.phonemes:
+        if "ˈ" not in p.symbol:
+            continue
+        s = segments([p])[0]
         a, b = int(s.start_s * SAMPLE_RATE_HZ), int(p.end_s * SAMPLE_RATE_HZ)
         level = float(np.sqrt(np.mean(speech.samples[a : max(b, a + 1)] ** 2)))
         i = (s.start_s + p.end_s) / 2 * FPS
@@ -414,8 +417,13 @@ def _head(
 
     # posture: a new one at each phrase, reached with the inertia of a head
     target = np.zeros((frames, 3))
-    turns = sorted({0, *(int(end * FPS) for _, end in _pauses(speech)),
-                    *(int(t * FPS) for t in np.cumsum(rng.uniform(1.2, 4.5, 400)) if t * FPS < frames)})  # fmt: skip
+    turns = sorted(
+        {
+            0,
+            *(int(end * FPS) for _, end in _pauses(speech)),
+            *(int(t * FPS) for t in np.cumsum(rng.uniform(1.2, 4.5, 400)) if t * FPS < frames),
+        }
+    )
     for a in turns:
         target[a:] = rng.normal(0, 1, 3) * (0.075, 0.035, 0.03) * style.head
     rotation = _follow(target, 0.55)

@@ -118,7 +118,9 @@ def make_person(
     hair_rgb = _HAIR_COLOURS[0 if dark_hair and rng.uniform() < 0.85 else rng.choice(8, p=odds)]
     hair_rgb = hair_rgb * np.exp(rng.normal(0, 0.15))
     iris = _IRIS_COLOURS[rng.choice(6) if melanin < 0.45 else rng.choice([0, 1, 1, 4])]
-    style = str(rng.choice(["short", "crop", "long", "bob", "bald"], p=[.33, .16, .26, .17, .08]))  # fmt: skip
+    style = str(
+        rng.choice(["short", "crop", "long", "bob", "bald"], p=[0.33, 0.16, 0.26, 0.17, 0.08])
+    )
     woman = style in ("long", "bob") or rng.uniform() < 0.15
     thickness = {"short": rng.uniform(0.6, 2.0), "crop": rng.uniform(0.15, 0.45), "bald": 0.0,
                  "long": rng.uniform(0.5, 1.2), "bob": rng.uniform(0.6, 1.5)}[style]  # fmt: skip
@@ -127,7 +129,8 @@ def make_person(
     white = rng.uniform(0.84, 0.95)
     teeth = np.array([white, white * rng.uniform(.95, .985), white * rng.uniform(.82, .94),
                       rng.uniform(0.25, 0.55)])  # fmt: skip
-    cloth = np.r_[np.exp(rng.uniform(np.log(0.03), np.log(0.8), 1)) * rng.dirichlet([4, 4, 4]) * 2.2,
+    dye = np.exp(rng.uniform(np.log(0.03), np.log(0.8))) * rng.dirichlet([4, 4, 4]) * 2.2
+    cloth = np.r_[dye,
                   rng.uniform(0.05, 0.4), rng.choice([0, 0, 0, 1, 2])]  # fmt: skip
     placement = crop_placement(
         head, shape, float(np.exp(rng.normal(-0.02, 0.07))), *rng.normal(0, (0.03, 0.025))
@@ -179,7 +182,9 @@ def random_light(rng: np.random.Generator) -> Light:
     key_rgb = np.array([1 + warmth, 1.0, 1 - 1.2 * warmth]) * rng.uniform(1.0, 2.1)
     cool = rng.normal(-0.03, 0.08)
     fill_rgb = np.array([1 + cool, 1.0, 1 - cool]) * rng.uniform(0.15, 0.7)
-    ambient = np.array([1 + rng.normal(0, .05), 1.0, 1 + rng.normal(0, .06)]) * rng.uniform(.3, .75)  # fmt: skip
+    ambient = np.array([1 + rng.normal(0, 0.05), 1.0, 1 + rng.normal(0, 0.06)]) * rng.uniform(
+        0.3, 0.75
+    )
     rim = rng.uniform(0, 1.2) if rng.uniform() < 0.35 else 0.0
     side = rng.choice([-1, 1])
     return Light(
@@ -188,7 +193,7 @@ def random_light(rng: np.random.Generator) -> Light:
         fill=unit([-side * rng.uniform(0.2, 0.9), rng.uniform(-0.2, 0.3), 0.65]),
         fill_rgb=fill_rgb.astype(np.float32),
         rim=unit([side * 0.9, 0.3, -0.45]),
-        rim_rgb=(rim * np.array([1, 1 + rng.normal(0, 0.1), 1 + rng.normal(0, 0.15)])).astype(np.float32),
+        rim_rgb=np.float32(rim * np.array([1, 1 + rng.normal(0, 0.1), 1 + rng.normal(0, 0.15)])),
         ambient=ambient.astype(np.float32),
     )  # fmt: skip
 
@@ -228,9 +233,21 @@ def background(seed: int, size: int) -> np.ndarray:
         if rng.uniform() < 0.35:
             for _ in range(int(rng.integers(3, 14))):
                 disc = np.zeros((n, n), np.float32)
-                cv2.circle(disc, tuple(int(v) for v in rng.integers(0, n, 2)), int(rng.integers(2, 8)), 1.0, -1, cv2.LINE_AA)  # fmt: skip
+                cv2.circle(
+                    disc,
+                    tuple(int(v) for v in rng.integers(0, n, 2)),
+                    int(rng.integers(2, 8)),
+                    1.0,
+                    -1,
+                    cv2.LINE_AA,
+                )
                 disc = cv2.GaussianBlur(disc, (0, 0), 1.5)
-                img += disc[..., None] * rng.uniform(0.05, 0.5) * np.array([1, 0.85, 0.6]) * np.exp(rng.normal(0, .2, 3))  # fmt: skip
+                img += (
+                    disc[..., None]
+                    * rng.uniform(0.05, 0.5)
+                    * np.array([1, 0.85, 0.6])
+                    * np.exp(rng.normal(0, 0.2, 3))
+                )
     img = cv2.resize(img.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(np.clip(img, 0, 1.5).astype(np.float32))
 
@@ -327,17 +344,24 @@ def _dress(head: MeshHead, person: Person, rng: np.random.Generator) -> None:
     # sides stay high, or the collar would hang off the shoulders
     neckline = depth + 1.9 * (1 - frontness**3) - (0.6 * frontness**3 if kind == "crew" else 0.0)
     if kind == "v":
-        neckline = neckline - rng.uniform(1.5, 3.5) * np.clip(1 - np.abs(np.cos(phi)) * 2.0, 0, 1) * (np.sin(phi) > 0)  # fmt: skip
+        neckline = neckline - rng.uniform(1.5, 3.5) * np.clip(
+            1 - np.abs(np.cos(phi)) * 2.0, 0, 1
+        ) * (np.sin(phi) > 0)
     if kind == "high":
         neckline = neckline + 1.7
     t = np.linspace(0, 1, _TORSO_ROWS)[:, None] ** 1.6
     y = neckline + t * (-46 - neckline)
     broad = rng.uniform(0.92, 1.12)
-    wide = scale * np.interp(-y, [9, 10.3, 11.5, 13, 14.5, 17, 20, 26, 46],
-                             [6.4, 7.2, 9.6, 13.0, 15.6, 18.6 * broad, 20.2 * broad, 21 * broad, 22 * broad])  # fmt: skip
+    wide = scale * np.interp(
+        -y,
+        [9, 10.3, 11.5, 13, 14.5, 17, 20, 26, 46],
+        [6.4, 7.2, 9.6, 13.0, 15.6, 18.6 * broad, 20.2 * broad, 21 * broad, 22 * broad],
+    )
     deep = scale * np.interp(-y, [9, 10.3, 11.5, 13, 14.5, 17, 20, 26, 46],
                              [6.2, 6.7, 7.0, 7.4, 7.9, 8.8, 9.8, 11, 12])  # fmt: skip
-    middle = np.interp(-y, [9, 11, 13, 15, 20, 46], [z_mid, z_mid, z_mid, z_mid, z_mid + 0.4, z_mid + 1])  # fmt: skip
+    middle = np.interp(
+        -y, [9, 11, 13, 15, 20, 46], [z_mid, z_mid, z_mid, z_mid, z_mid + 0.4, z_mid + 1]
+    )
     x = wide * np.sign(np.cos(phi)) * np.abs(np.cos(phi)) ** 0.85
     z = middle + deep * np.sign(np.sin(phi)) * np.abs(np.sin(phi)) ** 0.85
     person.torso = np.stack([x, y, z], -1).reshape(-1, 3).astype(np.float32)
@@ -386,7 +410,11 @@ def _assemble(head: MeshHead, person: Person) -> None:
         rest.append(person.curtain)
         t = np.linspace(0, 1, _CURTAIN_ROWS)[:, None]
         s = np.linspace(-1, 1, _CURTAIN_COLUMNS)[None]
-        full = 1.05 - 0.6 * smoothstep(0.9, 1.0, t) - 0.6 * smoothstep(0.93, 1.0, np.abs(s)) * (t > 0.2)  # fmt: skip
+        full = (
+            1.05
+            - 0.6 * smoothstep(0.9, 1.0, t)
+            - 0.6 * smoothstep(0.93, 1.0, np.abs(s)) * (t > 0.2)
+        )
         across = np.sign(s) * np.pi * (1 - np.abs(s)) + 0 * t
         strand.append(
             np.stack([across, t * 12 + 0 * s, full + 0 * s], -1).reshape(-1, 3).astype(np.float32)

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,6 @@ from vasa_jax.data.mesh_head import (
     MeshHead,
     eye_in_head,
     load_mesh_head,
-    move_placement,
     place,
     project,
 )
@@ -76,6 +74,11 @@ class StillTruth:
     placement: np.ndarray  # (3,) cx, cy, s after translation and log-scale
     eye_in_head: np.ndarray  # (2,) rad
     lip_gap_cm: float  # between the inner lips, in the head's frame, above the resting gap
+
+    def without_pixels(self) -> StillTruth:
+        """The same without the large arrays: masks, depth and all vertices."""
+        empty = np.zeros((0, 0), np.uint8)
+        return replace(self, screen=np.zeros((0, 2)), segments=empty, depth=empty)
 
 
 def render_still(

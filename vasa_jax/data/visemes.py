@@ -55,7 +55,8 @@ def _v(jaw: float, height: float, shape: float, /, **named: float) -> Viseme:
 VISEMES: dict[str, Viseme] = {
     "sil": _v(1.0, 1.0, 0.8),
     "PP": _v(1.2, 1.5, 0.3, jawOpen=.02, mouthPress=.34, mouthRollLower=.14, mouthRollUpper=.10),
-    "FF": _v(1.0, 1.5, 0.3, jawOpen=.045, mouthRollLower=.34, mouthUpperUp=.16, mouthShrugUpper=.05),
+    "FF": _v(1.0, 1.5, 0.3, jawOpen=.045, mouthRollLower=.34, mouthUpperUp=.16,
+             mouthShrugUpper=.05),
     "BB": _v(0.8, 1.0, 0.3, jawOpen=.06, mouthPress=.15, mouthRollLower=.06),  # Spanish beta
     "TH": _v(0.7, 0.8, 0.3, jawOpen=.12, mouthLowerDown=.26, mouthUpperUp=.08, mouthStretch=.05),
     "DD": _v(0.7, 0.6, 0.2, jawOpen=.08, mouthLowerDown=.22, mouthUpperUp=.08, mouthStretch=.06),

@@ -47,8 +47,10 @@ ACCENTS = {
 VARIANTS = (
     "", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+m8", "+f1", "+f2", "+f3", "+f4", "+f5",
     "+Alex", "+Alicia", "+Andrea", "+Andy", "+Annie", "+belinda", "+benjamin", "+boris", "+david",
-    "+ed", "+edward", "+Gene", "+grandma", "+grandpa", "+gustave", "+Hugo", "+ian", "+iven", "+john",
-    "+Lee", "+linda", "+Marco", "+max", "+Michael", "+michel", "+Mike", "+miguel", "+pablo", "+paul",
+    "+ed", "+edward", "+Gene", "+grandma", "+grandpa", "+gustave", "+Hugo", "+ian", "+iven",
+    "+john",
+    "+Lee", "+linda", "+Marco", "+max", "+Michael", "+michel", "+Mike", "+miguel", "+pablo",
+    "+paul",
     "+pedro", "+quincy", "+rob", "+robert", "+sandro", "+steph", "+travis", "+victor", "+zac",
 )  # fmt: skip
 
