@@ -5,7 +5,7 @@ Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --head
          python -m vasa_jax.data.faces FACES --head FACES/head.npz --stills STILLS \
              --portraits PHOTOGRAPHS --video CLIPS
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256_lite.py --workdir runs/face
-Smoke    ...face_256_lite.py:smoke     (CPU, built-in head and drawings, about a minute; CI runs it)
+Smoke    ...face_256_lite.py:smoke     (CPU, the bundled portrait only, about a minute; CI runs it)
 Cost     see experiments/LOG.md for hours and throughput that were measured
 """
 
@@ -39,6 +39,7 @@ def get_config(variant: str = "base") -> FaceTrainConfig:
                 size=64, volume=(4, 8, 8, 4), encoder_width=8, code=16, warp_width=4,
                 decoder_widths=(8, 12, 16),
             ),
+            data=FacePairsConfig(folder="example", size=64),
             loss=FaceLossConfig(perceptual=0.0, identity=0.0, window=0),
             optim=dataclasses.replace(base.optim, steps=40, warmup=4, lr=3e-3),
             loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),

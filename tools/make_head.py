@@ -262,7 +262,7 @@ def calibrate(arrays: dict[str, np.ndarray], stills: Path, vertex_group: np.ndar
     positions, observed = [], []
     for path in sorted(stills.glob("*.npz"))[:120]:
         with np.load(path) as z:
-            images, screen = z["images"], z["vertices"][:, arrays["source_vertex"]]
+            images, screen = z["images"], z["screen"][:, arrays["source_vertex"]]
         for image, points in list(zip(images, screen, strict=True))[:5]:
             faces = finder.find(image)
             if not faces:

@@ -14,6 +14,7 @@ only be the source). Three makers, one format:
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ SIZE = 256
 class FacePairsConfig:
     """Where face files lie and how pairs are drawn from them."""
 
-    folder: str = ""  # under it: one folder per source, face files inside
+    folder: str = "example"  # under it: one folder per source; "example": the bundled portrait
+    size: int = SIZE  # pictures are reduced to this side
     shares: tuple[tuple[str, float], ...] = (
         ("synthetic", 0.55),
         ("portraits", 0.25),
@@ -71,7 +73,7 @@ def placement_of(head: Head, identity: np.ndarray, motion: np.ndarray, screen_V2
 def from_stills(head: Head, source_vertex: np.ndarray, path: Path, out: Path) -> None:
     """Converts one file of rendered stills."""
     with np.load(path) as z:
-        images, motion, screen = z["images"], z["motion"].copy(), z["vertices"]
+        images, motion, screen = z["images"], z["motion"].copy(), z["screen"]
         identity = z["identity"][: head.identity.shape[0]].astype(np.float32)
     motion[:, 3:7] = 0
     placement = np.stack(
@@ -195,17 +197,46 @@ def from_video(head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 1
     return True
 
 
+def example_head() -> Head:
+    """The reduced head of the bundled release."""
+    from vasa_jax.checkpoint.release import load_release
+
+    return heads.head_from_arrays(load_release("lite").params["head"])
+
+
+def example_faces() -> Path:
+    """Face files of the bundled portrait alone, made once per user: for smoke runs and tests."""
+    import jax
+
+    from vasa_jax import example_portrait
+    from vasa_jax.core.compile_cache import cache_dir
+    from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
+    from vasa_jax.io.image import read_image
+
+    root = (cache_dir() or Path(tempfile.mkdtemp())) / "example_faces"
+    out = root / "portraits" / "example.npz"
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        model = FaceAutoencoder(FaceConfig(), example_head())
+        params = model.init(jax.random.key(0))
+        if not from_portrait(model, params, read_image(example_portrait()), out):
+            raise UserError("the bundled portrait was not recognised as a face; reinstall vasa-jax")
+    return root
+
+
 class FacePairs:
     """Pairs drawn from face files; batch ``n`` is a pure function of (seed, n)."""
 
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
         self.sources: list[tuple[float, list[Path]]] = []
-        root = Path(cfg.folder)
+        if SIZE % cfg.size:
+            raise UserError(f"data.size must divide {SIZE}, not {cfg.size}")
+        root = example_faces() if cfg.folder == "example" else Path(cfg.folder)
         for name, share in cfg.shares:
             files = sorted((root / name).glob("*.npz"))
-            split = max(len(files) - cfg.held_out, 1)
-            part = files[split:] if held_out else files[:split]
+            split = len(files) - cfg.held_out
+            part = (files[split:] if held_out else files[:split]) if split > 0 else files
             if part and share > 0:
                 self.sources.append((share, part))
         if not self.sources:
@@ -247,6 +278,9 @@ class FacePairs:
         table = np.clip(ramp[:, None] * gain[None] * 255.0, 0, 255).astype(np.uint8)
 
         def develop(image: np.ndarray) -> np.ndarray:
+            k = SIZE // c.size
+            if k > 1:
+                image = image.reshape(c.size, k, c.size, k, 3).mean((1, 3)).astype(np.uint8)
             return np.stack([table[image[..., k], k] for k in range(3)], -1)
 
         return {

@@ -11,6 +11,7 @@ analytic backward flow of the lite renderer (variant F of the feasibility study)
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -117,6 +118,10 @@ def _pose_of(head: Head, geometry_neutral: Array, centers: Array, rot, placement
     )
 
 
+def _is_interior(group: Array) -> Array:
+    return functools.reduce(jnp.logical_or, [group == g for g in _INTERIOR])
+
+
 def place_source(
     head: Head,
     identity_I: Array,
@@ -136,7 +141,7 @@ def place_source(
     group = jnp.where(
         raster.triangle_YX >= 0, jnp.asarray(head.group)[jnp.maximum(raster.triangle_YX, 0)], -1
     )
-    interior = jnp.isin(group, jnp.array(_INTERIOR))
+    interior = _is_interior(group)
     eyeball = group >= 7
     opening = jnp.stack([interior, eyeball], -1).astype(jnp.float32)
     return SourceGeometry(
@@ -221,7 +226,7 @@ def drive_geometry(
     inside = (jnp.abs(flow) < 1.0).all(-1)
     visible = hit & inside & (r[..., 15] > 0.5) & (value[..., 2] > near - 0.25)
 
-    interior = jnp.isin(g, jnp.array(_INTERIOR))
+    interior = _is_interior(g)
     eyeball = g >= 7
     one = jnp.float32
     iris = eyeball * jnp.clip((IRIS_RAD - value[..., 3]) / 0.06 + 0.5, 0.0, 1.0)

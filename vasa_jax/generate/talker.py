@@ -11,6 +11,8 @@ a time, so that memory does not grow with the length. Motion step and render com
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import functools
 import os
 import time
@@ -32,7 +34,7 @@ from vasa_jax.face.finder import Face, FaceFinder
 from vasa_jax.face.fit import fit_portrait
 from vasa_jax.face.head import head_from_arrays
 from vasa_jax.generate.model import MotionModelConfig
-from vasa_jax.generate.offline import DEFAULT_GUIDANCE, generate_motion, speech_features
+from vasa_jax.generate.offline import DEFAULT_GUIDANCE, generate_motion, roll_chunk, speech_features
 from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
@@ -44,6 +46,7 @@ Progress = Callable[[str, int, int], None]  # "motion" or "render", done, in all
 MAX_SIDE = 1920  # of the full picture; larger ones make videos that players refuse
 MIN_SECONDS = 0.2
 RENDER_BATCH = 4
+RENDER_AHEAD = 2  # batches computed at the same time
 DEFAULT_SAMPLER, DEFAULT_STEPS = "ddim", 10
 SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
 
@@ -233,16 +236,39 @@ class Talker:
     def render(self, motion_TM: np.ndarray) -> Iterator[np.ndarray]:
         """The model's square, uint8, for each row of a driving motion (T, 54)."""
         engine, batch = self.engine, RENDER_BATCH
-        for start in range(0, len(motion_TM), batch):
-            begin = time.perf_counter()
+
+        def compute(start: int) -> np.ndarray:
             rows = motion_TM[start : start + batch]
             # The last batch is filled up: another shape would compile another program.
             full = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), 0)])
-            images = np.asarray(
-                engine.render(engine.face_params, engine.autoencoder.head, self.appearance, full)
+            images = engine.render(
+                engine.face_params, engine.autoencoder.head, self.appearance, full
             )
-            self._spent["render"] += time.perf_counter() - begin
-            yield from images[: len(rows)]
+            return np.asarray(images)[: len(rows)]
+
+        # Two batches at a time: one program of many small operations does not fill two CPU cores,
+        # and on an accelerator the next batch is computed while this one is copied and encoded.
+        starts = range(0, len(motion_TM), batch)
+        with concurrent.futures.ThreadPoolExecutor(RENDER_AHEAD) as pool:
+            waiting: collections.deque[concurrent.futures.Future[np.ndarray]] = collections.deque()
+            try:
+                for i, start in enumerate(starts):
+                    begin = time.perf_counter()
+                    waiting.append(pool.submit(compute, start))
+                    if i == 0:  # compile once, not once per thread
+                        concurrent.futures.wait(waiting)
+                    ready = waiting.popleft().result() if len(waiting) > RENDER_AHEAD else None
+                    self._spent["render"] += time.perf_counter() - begin
+                    if ready is not None:
+                        yield from ready
+                while waiting:
+                    begin = time.perf_counter()
+                    ready = waiting.popleft().result()
+                    self._spent["render"] += time.perf_counter() - begin
+                    yield from ready
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     def _pictures(
         self, motion_TM: np.ndarray, frame: str, progress: Progress | None
@@ -259,6 +285,9 @@ class Talker:
             if progress is not None:
                 progress("render", self._frames, len(motion_TM))
 
+    def _render_programs(self) -> int:
+        return self.engine.render._cache_size()
+
     def report(self) -> dict[str, Any]:
         """Numbers of the last ``generate``: frames, ms per frame by part, compilations, face."""
         count = max(self._frames, 1)
@@ -271,6 +300,7 @@ class Talker:
             "frame": self._frame,
             "ms_per_frame": {k: round(v * 1e3 / count, 3) for k, v in self._spent.items()},
             "compilations": _compile_counter().count - self._compilations_before,
+            "compiled": {"motion": roll_chunk._cache_size(), "render": self._render_programs()},
             "faces": len(self.faces),
             "face_box": [round(v, 1) for v in self.face.box],
             "face_score": round(self.face.score, 4),

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.data.faces import FacePairs, FacePairsConfig
+from vasa_jax.core.errors import UserError
+from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head
 from vasa_jax.face import head as heads
 from vasa_jax.face import raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
@@ -129,8 +130,13 @@ class FaceTask:
 
     def __init__(self, cfg: FaceTrainConfig):
         self.cfg = cfg
-        path = cfg.head or str(Path(cfg.data.folder) / "head.npz")
-        self.model = FaceAutoencoder(cfg.model, heads.load_head(path))
+        if cfg.data.size != cfg.model.size:
+            raise UserError(f"data.size {cfg.data.size} must equal model.size {cfg.model.size}")
+        if cfg.data.folder == "example" and not cfg.head:
+            head = example_head()
+        else:
+            head = heads.load_head(cfg.head or Path(cfg.data.folder) / "head.npz")
+        self.model = FaceAutoencoder(cfg.model, head)
         self.pairs = FacePairs(cfg.data)
         self.tx = make_optimizer(cfg.optim)
         self.perceptual: Any = None

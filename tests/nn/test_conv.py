@@ -1,0 +1,57 @@
+"""Our convolution layers against flax and XLA's own."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vasa_jax.nn import conv
+
+
+@pytest.fixture
+def x():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 6, 12)), jnp.float32)
+
+
+def test_group_norm_equals_flax(x):
+    ours, theirs = conv.GroupNorm(groups=4), nn.GroupNorm(num_groups=4, epsilon=1e-5)
+    params = ours.init(jax.random.key(0), x)
+    np.testing.assert_allclose(
+        ours.apply(params, x), theirs.apply({"params": params["params"]}, x), atol=3e-6
+    )
+
+
+def test_cpu_convolution_has_the_gradients_of_the_plain_one(x):
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 12, 5)), jnp.float32)
+
+    def loss(f):
+        return lambda x, k: jnp.sum(jnp.sin(f(x, k)))
+
+    ours = jax.grad(loss(conv._cpu_conv), argnums=(0, 1))(x, kernel)
+    plain = jax.grad(loss(conv._plain_conv), argnums=(0, 1))(x, kernel)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_conv3d_equals_the_native_one():
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 4, 6, 5, 3)), jnp.float32)
+    layer = conv.Conv3D(4)
+    params = layer.init(jax.random.key(0), x)["params"]
+    native = jax.lax.conv_general_dilated(
+        x, params["kernel"], (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+    np.testing.assert_allclose(layer.apply({"params": params}, x), native, atol=1e-5)
+
+
+def test_depth_to_space_inverts_space_to_depth(x):
+    np.testing.assert_array_equal(conv.depth_to_space(conv.space_to_depth(x, 2), 2), x)
+
+
+def test_bilinear_upsampling_equals_image_resize(x):
+    expected = jax.image.resize(x, (2, 16, 12, 12), "linear")
+    np.testing.assert_allclose(conv.upsample_bilinear(x), expected, atol=1e-5)
+
+
+def test_pooling_inverts_nearest_upsampling(x):
+    np.testing.assert_allclose(conv.pool_mean(conv.upsample_nearest(x)), x, atol=1e-6)
