@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def draw_speech(rng: np.random.Generator, seconds: float, language: str | None =
     return voice.cut(voice.join(parts), 0.0, seconds)
 
 
-def truth_arrays(recipe: Recipe, truths: list, settings: ClipSettings) -> dict[str, np.ndarray]:
+def truth_arrays(recipe: Recipe, truths: list, settings: ClipSettings) -> dict[str, Any]:
     """What is known of a clip, T frames.
 
     ``motion`` (T, 54) absolute, ``motion_relative`` (T, 54) to ``portrait_pose`` (3,);
@@ -102,7 +103,7 @@ def truth_arrays(recipe: Recipe, truths: list, settings: ClipSettings) -> dict[s
     """
     act, person = recipe.performance, recipe.person
     light = person.light
-    out = {
+    out: dict[str, Any] = {
         "motion": recipe.motion,
         "motion_relative": act.motion,
         "portrait_pose": person.portrait_pose,

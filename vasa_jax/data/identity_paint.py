@@ -187,10 +187,10 @@ def paint_face(
         cv2.fillPoly(jaw, [outline.astype(np.int32)], 1.0)
         if rng.uniform() < 0.35:  # chin and moustache only
             jaw *= blob((points[57] + points[8]) / 2, 105, 150)
-        jaw = blur(jaw, 22) * (1 - np.clip(blur(lip, 3) * 1.6, 0, 1))
-        jaw *= np.clip(1 - 1.2 * blob(points[30], 60, 50), 0, 1)
+        beard = blur(jaw, 22) * (1 - np.clip(blur(lip, 3) * 1.6, 0, 1))
+        beard *= np.clip(1 - 1.2 * blob(points[30], 60, 50), 0, 1)
         hairs = np.clip((0.6 + 0.3 * strength) + 0.5 * fine, 0, 1)
-        share = np.clip(jaw * hairs * strength * 1.15, 0, 0.95)
+        share = np.clip(beard * hairs * strength * 1.15, 0, 0.95)
         rgb = mix(rgb, person.hair_rgb * 0.7, share)
         gloss *= 1 - 0.7 * share
 
@@ -226,11 +226,11 @@ def _paint_lids(head: MeshHead, at, rgb: np.ndarray, rng, woman: bool, scale: fl
         if woman and len(upper) > 1:
             pts = upper[np.argsort(upper[:, 0])] - [0, 14 * scale]
             cv2.polylines(shadow, [pts.astype(np.int32)], False, 1.0, int(30 * scale), cv2.LINE_AA)
-    dark = cv2.GaussianBlur(dark, (0, 0), max(1.3 * scale, 0.6))
-    shadow = cv2.GaussianBlur(shadow, (0, 0), 10 * scale) * rng.uniform(0, 0.5)
+    line = cv2.GaussianBlur(dark, (0, 0), max(1.3 * scale, 0.6))
+    powder = cv2.GaussianBlur(shadow, (0, 0), 10 * scale) * rng.uniform(0, 0.5)
     tint = np.array([0.5, 0.9, 0.8], np.float32) * np.exp(rng.normal(0, 0.2, 3)).astype(np.float32)
-    rgb *= 1 - np.clip(shadow[..., None] * tint, 0, 0.9)
-    rgb *= 1 - np.clip(dark[..., None] * np.array([0.88, 0.95, 0.97], np.float32), 0, 0.97)
+    rgb *= 1 - np.clip(powder[..., None] * tint, 0, 0.9)
+    rgb *= 1 - np.clip(line[..., None] * np.array([0.88, 0.95, 0.97], np.float32), 0, 0.97)
 
 
 def _by_x(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

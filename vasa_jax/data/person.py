@@ -193,7 +193,9 @@ def random_light(rng: np.random.Generator) -> Light:
         fill=unit([-side * rng.uniform(0.2, 0.9), rng.uniform(-0.2, 0.3), 0.65]),
         fill_rgb=fill_rgb.astype(np.float32),
         rim=unit([side * 0.9, 0.3, -0.45]),
-        rim_rgb=np.float32(rim * np.array([1, 1 + rng.normal(0, 0.1), 1 + rng.normal(0, 0.15)])),
+        rim_rgb=np.array(
+            [rim, rim * (1 + rng.normal(0, 0.1)), rim * (1 + rng.normal(0, 0.15))], np.float32
+        ),
         ambient=ambient.astype(np.float32),
     )  # fmt: skip
 

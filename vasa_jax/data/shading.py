@@ -268,12 +268,12 @@ def shade(
             lit = 0.0
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
-                    jx = int(sx + dx * 2.1)
-                    jy = int(sy + dy * 2.1)
+                    jx = int(sx + dx * 2.1 * shadow_size / 320)
+                    jy = int(sy + dy * 2.1 * shadow_size / 320)
                     if jx < 0 or jy < 0 or jx >= shadow_size or jy >= shadow_size:
                         lit += 1
                     else:
-                        lit += 1 - _clamp((shadow_map[jy, jx] - sz - 0.25) / 0.4, 0.0, 1.0)
+                        lit += 1 - _clamp((shadow_map[jy, jx] - sz - 0.35) / 0.4, 0.0, 1.0)
             lit = dim * (1 - shadow_share * (1 - lit / 9.0))
             dk = n0 * key[0] + n1 * key[1] + n2 * key[2]
             df = n0 * fill[0] + n1 * fill[1] + n2 * fill[2]

@@ -13,8 +13,9 @@ exactly from ``truth.placement`` (already moved by the motion's translation and 
 
 Vertices below the chin blend towards the unturned body by ``Person.neck_weight``.
 
-Batches of stills for training a face model::
+One portrait, and batches of stills for training a face model::
 
+    python -m vasa_jax.data.synthetic portrait OUT.png --seed 1002 --head PATH
     python -m vasa_jax.data.synthetic stills OUT --identities 300 --frames 10 --size 256 --head PATH
 
 Needs numba and OpenCV (``pip install 'vasa-jax[train]'``), imported at the first picture.
@@ -40,14 +41,15 @@ from vasa_jax.core.types import (
 from vasa_jax.data.mesh_head import (
     PIVOT_CM,
     MeshHead,
+    crop_placement,
     eye_in_head,
     load_mesh_head,
     place,
     project,
 )
 from vasa_jax.data.performance import EMOTION_OFFSETS
-from vasa_jax.data.person import Person, background, make_person
-from vasa_jax.data.visemes import VISEME_NAMES, VISEMES, seal
+from vasa_jax.data.person import Light, Person, background, make_person
+from vasa_jax.data.visemes import VISEME_NAMES, VISEMES, seal, weights
 
 SEGMENTS = (
     "background", "face", "head_neck", "mouth_inside", "teeth", "eyeball", "eye_socket", "lashes",
@@ -59,7 +61,7 @@ for _group, _segment in {
     22: 9,
 }.items():  # fmt: skip
     _SEGMENT_OF_GROUP[_group] = _segment
-_SHADOW_SIZE, _SHADOW_SPAN_CM = 320, 46.0
+_SHADOW_SPAN_CM = 46.0
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,14 @@ def render_still(
     light = person.light
     axes = _shadow_axes(light.key)
     view = np.empty_like(camera)
-    scale = _SHADOW_SIZE / _SHADOW_SPAN_CM
-    view[:, :2] = (camera - PIVOT_CM * 0.3) @ axes[:2].T * scale + _SHADOW_SIZE / 2
+    side = 320 if n <= 512 else 720  # large pictures would show the map's texels
+    scale = side / _SHADOW_SPAN_CM
+    view[:, :2] = (camera - PIVOT_CM * 0.3) @ axes[:2].T * scale + side / 2
     view[:, 2] = camera @ axes[2] + 60
-    shadow_map = np.zeros((_SHADOW_SIZE, _SHADOW_SIZE), np.float32)
+    shadow_map = np.zeros((side, side), np.float32)
     # the densest shell stands for the hair, the thin outer ones cast nothing
     raster.rasterise_depth(view, _casters(person), shadow_map)
-    offset = _SHADOW_SIZE / 2 - (PIVOT_CM * 0.3) @ axes[:2].T * scale
+    offset = side / 2 - (PIVOT_CM * 0.3) @ axes[:2].T * scale
     shadow = np.concatenate([axes, [[scale, 0, 0]]]).astype(np.float32)
 
     up, low = head.landmarks68[62], head.landmarks68[66]
@@ -235,6 +238,40 @@ def _shadow_axes(key: np.ndarray) -> np.ndarray:
     u = np.cross([0, 1, 0], key)
     u = u / np.linalg.norm(u)
     return np.stack([u, np.cross(key, u), key]).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------- portrait
+
+
+def studio_portrait(seed: int, head: MeshHead, size: int = 512) -> np.ndarray:
+    """A friendly, mouth-closed portrait in studio light before a plain wall, (size, size, 3)."""
+    person = make_person(seed, head, texture=1400, identity_scale=0.6)
+
+    def unit(*xyz: float) -> np.ndarray:
+        return (np.array(xyz) / np.linalg.norm(xyz)).astype(np.float32)
+
+    person.light = Light(
+        key=unit(-0.7, 0.6, 0.75),
+        key_rgb=np.array([1.75, 1.62, 1.45], np.float32),
+        fill=unit(0.9, 0.1, 0.6),
+        fill_rgb=np.array([0.22, 0.24, 0.28], np.float32),
+        rim=unit(0.9, 0.4, -0.5),
+        rim_rgb=np.array([0.9, 0.9, 0.95], np.float32),
+        ambient=np.array([0.38, 0.39, 0.42], np.float32),
+    )
+    person.gloss = 0.9
+    person.placement = crop_placement(head, person.shape)
+    motion = np.zeros(MOTION_DIM, np.float32)
+    motion[:2] = 0.05, 0.01
+    motion[EXPRESSION] = weights(
+        mouthSmile=0.2, cheekSquint=0.12, mouthPress=0.05, browOuterUp=0.05, eyeSquint=0.04
+    )
+    n = size * 3
+    yy, xx = np.mgrid[0:n, 0:n] / n
+    spot = np.exp(-((xx - 0.62) ** 2 + (yy - 0.4) ** 2) * 2.6)[..., None]
+    near, far = np.array([[0.26, 0.30, 0.34], [0.10, 0.12, 0.15]])
+    wall = np.ascontiguousarray((near * spot + far * (1 - spot)).astype(np.float32))
+    return render_still(person, motion, head=head, size=size, supersample=3, backdrop=wall)[0]
 
 
 # ------------------------------------------------------------------------------------ stills
@@ -353,7 +390,17 @@ def main(argv: list[str] | None = None) -> None:
     stills.add_argument("--size", type=int, default=256)
     stills.add_argument("--first", type=int, default=0, help="seed of the first identity")
     stills.add_argument("--head", default=None, help="facekit.npz; without it a simple head")
+    portrait = verbs.add_parser("portrait", help="one studio portrait as PNG")
+    portrait.add_argument("out")
+    portrait.add_argument("--seed", type=int, default=1002)
+    portrait.add_argument("--size", type=int, default=512)
+    portrait.add_argument("--head", default=None, help="facekit.npz; without it a simple head")
     args = parser.parse_args(argv)
+    if args.verb == "portrait":
+        from vasa_jax.io.image import write_image
+
+        write_image(args.out, studio_portrait(args.seed, load_mesh_head(args.head), args.size))
+        return
     write_stills(
         args.out,
         identities=args.identities,
