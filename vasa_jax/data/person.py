@@ -243,9 +243,9 @@ def background(seed: int, size: int) -> np.ndarray:
                     -1,
                     cv2.LINE_AA,
                 )
-                disc = cv2.GaussianBlur(disc, (0, 0), 1.5)
+                soft = cv2.GaussianBlur(disc, (0, 0), 1.5)
                 img += (
-                    disc[..., None]
+                    soft[..., None]
                     * rng.uniform(0.05, 0.5)
                     * np.array([1, 0.85, 0.6])
                     * np.exp(rng.normal(0, 0.2, 3))
