@@ -1,6 +1,7 @@
 """Stage 2, lite size: speech-driven motion diffusion that a CPU trains and runs.
 
-Data     python -m vasa_jax.data.motions synthetic $VASA_CACHE/motion_synthetic --hours 6
+Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 8
+         python -m vasa_jax.data.motions speech $VASA_DATA/motion_grid --folder $VASA_MEDIA/grid
 Run      vasa-jax train --config configs/motion_lite.py --workdir runs/motion_lite
 Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir /tmp/smoke   (a minute)
 Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir /tmp/overfit
@@ -25,14 +26,25 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
     base = MotionTrainConfig(
         model=MotionModelConfig(
             encoder=EncoderConfig(width=256, hidden=384, num_blocks=3),
-            transformer=TransformerConfig(depth=5, width=256, num_heads=4),
-            num_visemes=16,
+            transformer=TransformerConfig(depth=4, width=256, num_heads=4, audio_tokens=False),
+            num_visemes=21,
         ),
-        data=MotionDataConfig(folders=("$VASA_CACHE/motion_synthetic",), batch=32),
+        data=MotionDataConfig(
+            folders=("$VASA_DATA/motion_synthetic", "$VASA_DATA/motion_grid"),
+            shares=(0.8, 0.2),
+            batch=16,
+        ),
         loss=MotionLossConfig(
-            pose=0.5, gaze=0.25, mouth=1.0, upper=0.35, velocity=1.0, auxiliary=0.5, viseme=0.1
+            pose=0.5,
+            gaze=0.25,
+            lips=1.0,
+            mouth=0.25,
+            upper=0.3,
+            velocity=1.0,
+            auxiliary=0.5,
+            viseme=0.1,
         ),
-        optim=OptimConfig(lr=6e-4, steps=5000, warmup=200, ema_decay=0.998),
+        optim=OptimConfig(lr=6e-4, steps=2100, warmup=200, ema_decay=0.998),
         loop=LoopConfig(log_every=20, picture_every=250, evaluate_every=250, checkpoint_every=500),
     )
     if variant == "base":

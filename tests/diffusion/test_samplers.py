@@ -26,14 +26,17 @@ def exact_denoiser(schedule):
 
 def exact_map(schedule, x, t, s):
     """The probability-flow ODE keeps the quantile: x = a MEAN + sqrt(a^2 STD^2 + s^2) z."""
-    spread = lambda u: jnp.sqrt(schedule.alpha(u) ** 2 * STD**2 + schedule.sigma(u) ** 2)  # noqa: E731
+
+    def spread(u):
+        return jnp.sqrt(schedule.alpha(u) ** 2 * STD**2 + schedule.sigma(u) ** 2)
+
     z = (x - schedule.alpha(t) * MEAN) / spread(t)
     return schedule.alpha(s) * MEAN + spread(s) * z
 
 
 def error(step, schedule, n):
     x = jnp.linspace(-2.0, 2.0, 9)
-    grid = times.log_snr_uniform(schedule, n)
+    grid = times.log_snr_uniform(schedule, n).astype(x.dtype)
     got = samplers.sample(step, schedule, exact_denoiser(schedule), x, grid)
     return float(jnp.abs(got - exact_map(schedule, x, grid[0], grid[-1])).mean())
 
@@ -73,7 +76,7 @@ def test_ddim_keeps_the_marginal_for_any_eta(eta):
     t, s = jnp.float32(0.6), jnp.float32(0.58)
     x = corrupt(schedule, x0, jax.random.normal(jax.random.fold_in(key, 1), x0.shape), t)
     noise = jax.random.normal(jax.random.fold_in(key, 2), x0.shape)
-    # With the true x0 as the prediction, the step's law is q(x_s | x_t, x0): marginal must be exact.
+    # With the true x0 as prediction the step draws from q(x_s | x_t, x0): exact marginal.
     step = samplers.Ddim(eta=eta)
     got = step(schedule, samplers.State(x), lambda x, t: x0, t, s, noise).x
     a, sd = schedule.alpha(s), schedule.sigma(s)

@@ -42,7 +42,7 @@ class AudioEncoder(nn.Module):
     def __call__(self, features_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
         c = self.cfg
         null = self.param("null", nn.initializers.zeros, (features_BTD.shape[-1],))
-        x = jnp.where(valid_BT[..., None], features_BTD, null).astype(self.dtype)
+        x = jnp.where(valid_BT[..., None], features_BTD, null[None, None]).astype(self.dtype)
         mark = valid_BT[..., None].astype(self.dtype)
         x = nn.Dense(c.hidden, dtype=self.dtype, name="read_in")(jnp.concatenate([x, mark], -1))
         x = nn.Dense(c.width, dtype=self.dtype, name="read_out")(nn.gelu(x))
@@ -55,4 +55,4 @@ class AudioEncoder(nn.Module):
             x = x + nn.Dense(c.width, dtype=self.dtype, name=f"mix_{i}")(nn.gelu(h))
         x = nn.LayerNorm(dtype=self.dtype, name="norm_out")(x)
         absent = self.param("absent", nn.initializers.normal(0.02), (c.width,))
-        return jnp.where(valid_BT[..., None], x, absent.astype(self.dtype))
+        return jnp.where(valid_BT[..., None], x, absent.astype(self.dtype)[None, None])

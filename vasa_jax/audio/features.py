@@ -95,7 +95,7 @@ def step(
     heard = jnp.concatenate([state.tail, samples_BS], axis=1)
     index = np.arange(frames * cfg.hops)[:, None] * cfg.hop + np.arange(cfg.window)[None, :]
     window = np.hanning(cfg.window + 2)[1:-1].astype(np.float32)
-    cuts = heard[:, index] * window  # (B, T hops, window)
+    cuts = heard[:, index] * window[None, None]  # (B, T hops, window)
     spectrum = jnp.square(jnp.abs(jnp.fft.rfft(cuts, n=cfg.fft)))
     # Normalised so that a band holds its share of the mean square of the signal.
     spectrum = spectrum / float(cfg.fft * np.sum(window**2) / 2)

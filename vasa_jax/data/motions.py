@@ -24,8 +24,17 @@ import numpy as np
 from vasa_jax.audio import features as audio_features
 from vasa_jax.audio.features import FeatureConfig
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
-from vasa_jax.motion.latents import MotionStats
+from vasa_jax.core.types import (
+    EXPRESSION,
+    MOTION_DIM,
+    MOTION_NAMES,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    Controls,
+)
+from vasa_jax.motion.latents import LIPS, MotionStats
+
+OPENERS = ("jawOpen", "mouthLowerDown", "mouthUpperUp")
 
 
 class MotionClip(NamedTuple):
@@ -61,8 +70,8 @@ class MotionDataConfig:
     folders: tuple[str, ...] = ()  # of shards; "$NAME" parts are taken from the environment
     shares: tuple[float, ...] = ()  # probability of each folder; empty: by length
     batch: int = 32
-    windows_per_clip: int = 2  # windows that share one augmented stretch of sound
-    lead_frames: int = 50  # sound before the window that sets the level
+    windows_per_clip: int = 4  # windows that share one augmented stretch of sound
+    lead_frames: int = 40  # sound before the window that sets the level
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
 
@@ -161,8 +170,12 @@ class MotionCorpus:
     def stats(self) -> MotionStats:
         """Mean and deviation of the motion as training will see it: weighted by the shares."""
         weight = self.probability / np.array([len(c.motion) for c in self.clips])
-        mean = sum(w * c.motion.sum(0, dtype=np.float64) for w, c in zip(weight, self.clips))
-        square = sum(w * np.square(c.motion - mean).sum(0) for w, c in zip(weight, self.clips))
+        mean = sum(
+            w * c.motion.sum(0, dtype=np.float64) for w, c in zip(weight, self.clips, strict=True)
+        )
+        square = sum(
+            w * np.square(c.motion - mean).sum(0) for w, c in zip(weight, self.clips, strict=True)
+        )
         std = np.maximum(np.sqrt(square), 0.02)
         return MotionStats(np.asarray(mean, np.float32), np.asarray(std, np.float32))
 
@@ -240,7 +253,7 @@ class MotionWindows:
             out["trust"].append(clip.trust)
             tracks.append(Controls(*(x[safe[k:]] for x in clip.controls)))
         batch: dict[str, Any] = {n: np.stack(v) for n, v in out.items()}
-        batch["controls"] = Controls(*(np.stack(x) for x in zip(*tracks)))
+        batch["controls"] = Controls(*(np.stack(x) for x in zip(*tracks, strict=True)))
         return batch
 
     def _babble(self, rng: np.random.Generator, length: int) -> np.ndarray:
@@ -267,10 +280,12 @@ def augment(
     samples: np.ndarray, cfg: AugmentConfig, rng: np.random.Generator, babble: Any = None
 ) -> np.ndarray:
     """A variation of one recording: room, microphone, noise, level. Timing is kept exactly."""
+    from scipy import fft  # unlike numpy's, it stays in single precision
+
     n = len(samples)
-    size = 1 << (n - 1).bit_length()
-    hertz = np.fft.rfftfreq(size, 1.0 / SAMPLE_RATE_HZ)
-    shape = np.ones(len(hertz), np.complex128)
+    size = fft.next_fast_len(n, real=True)
+    hertz = fft.rfftfreq(size, 1.0 / SAMPLE_RATE_HZ)
+    shape = np.ones(len(hertz), np.float32)
     if rng.uniform() < cfg.tilt:
         knots = rng.uniform(-cfg.tilt_db, cfg.tilt_db, 6)
         position = np.log2(np.maximum(hertz, 50.0) / 50.0) / np.log2(8000 / 50.0) * 5
@@ -286,8 +301,9 @@ def augment(
         room = rng.standard_normal(tail) * decay
         room *= rng.uniform(0.15, 0.8) / np.sqrt(np.square(room).sum())
         room[0] = 1.0  # the direct sound arrives at once
-        shape = shape * np.fft.rfft(room, size)
-    out = np.fft.irfft(np.fft.rfft(samples, size) * shape, size)[:n].astype(np.float32)
+        shape = shape * fft.rfft(room.astype(np.float32), size)
+    shape = shape.astype(np.complex64)
+    out = fft.irfft(fft.rfft(samples, size) * shape, size)[:n].astype(np.float32)
 
     level = float(np.sqrt(np.mean(np.square(out)))) if np.any(out) else 0.0
     if rng.uniform() < cfg.noise:
@@ -295,8 +311,9 @@ def augment(
             noise = babble(rng, n)
         else:
             colour = rng.uniform(0.0, 2.0)  # 0 white, 1 pink, 2 brown, in power per octave
-            spectrum = rng.standard_normal(len(hertz)) + 1j * rng.standard_normal(len(hertz))
-            noise = np.fft.irfft(spectrum * np.maximum(hertz, 40.0) ** (-colour / 2), size)[:n]
+            white = fft.rfft(rng.standard_normal(size, dtype=np.float32))
+            slope = (np.maximum(hertz, 40.0) ** (-colour / 2)).astype(np.float32)
+            noise = fft.irfft(white * slope, size)[:n]
             if rng.uniform() < 0.3:  # noise that comes and goes
                 swell = np.interp(np.arange(n), np.linspace(0, n, 12), rng.uniform(0, 1, 12))
                 noise = noise * swell
@@ -306,7 +323,8 @@ def augment(
         wanted = (level if level > 1e-4 else 0.05) * 10.0 ** (-snr_db / 20.0)
         out = out + (noise * (wanted / strength)).astype(np.float32)
     else:
-        out = out + rng.standard_normal(n).astype(np.float32) * 10.0 ** rng.uniform(-5.5, -3.5)
+        hiss = np.float32(10.0 ** rng.uniform(-5.5, -3.5))
+        out = out + rng.standard_normal(n, dtype=np.float32) * hiss
     if rng.uniform() < cfg.saturate:
         peak = float(np.abs(out).max()) + 1e-6
         drive = rng.uniform(1.0, 4.0)
@@ -339,6 +357,50 @@ def change_speed(clip: MotionClip, factor: float) -> MotionClip:
 
 
 # --- sources ------------------------------------------------------------------------------------
+
+
+def synthetic_clip(rng: np.random.Generator) -> MotionClip:
+    """One synthetic performance of 6-15 s: a random voice, sentences with pauses, exact truth."""
+    from vasa_jax.data import performance, voice
+    from vasa_jax.data.sentences import random_text
+
+    seed = int(rng.integers(2**31))
+    speech = rng.uniform() > 0.06
+    if speech:
+        speaker = _working_voice(rng)
+        parts = [voice.silence(float(rng.uniform(0.0, 0.8)))]
+        while sum(p.duration_s for p in parts) < 6.0:
+            text = random_text(rng, speaker.language, count=int(rng.integers(1, 3)))
+            parts.append(voice.speak(text, speaker, seed=seed))
+            parts.append(voice.silence(float(rng.choice([0.15, 0.4, 1.5]) * rng.uniform(0.5, 1.5))))
+        said = voice.join(parts)
+        said = voice.cut(said, 0.0, min(said.duration_s, 15.0))
+    else:
+        said = voice.silence(float(rng.uniform(4.0, 10.0)))
+    frames = len(said.samples) // SAMPLES_PER_FRAME
+    said = voice.cut(said, 0.0, frames * SAMPLES_PER_FRAME / SAMPLE_RATE_HZ)
+    acted = performance.perform(said, seed=seed)
+    return MotionClip(
+        said.samples[: frames * SAMPLES_PER_FRAME],
+        acted.motion[:frames],
+        Controls(*(np.asarray(x[:frames], np.float32) for x in acted.controls)),
+        np.asarray(acted.viseme[:frames], np.int8),
+        np.ones(MOTION_DIM, np.float32),
+        speech,
+    )
+
+
+def _working_voice(rng: np.random.Generator) -> Any:
+    """A random voice that the installed synthesiser really has."""
+    from vasa_jax.data import voice
+
+    while True:
+        speaker = voice.random_voice(rng)
+        try:
+            voice.speak("a", speaker)
+        except UserError:
+            continue
+        return speaker
 
 
 def real_clip(
@@ -392,6 +454,139 @@ def toy_clips(count: int = 8, frames: int = 150, seed: int = 0) -> list[MotionCl
     return out
 
 
+def recognised_clip(
+    samples: np.ndarray, *, seed: int, real_gap_cm: np.ndarray | None = None
+) -> MotionClip:
+    """Real speech acted out: phonemes from the recogniser, then the synthetic performance.
+
+    This gives real voices the exact conventions of the synthetic data (true closures, rest in
+    silence). ``real_gap_cm (T,)``, the measured gap between the speaker's lips, makes the opening
+    real: what opens the mouth is scaled until the gap of the weights is the measured one.
+    """
+    from vasa_jax.data import performance, visemes, voice
+    from vasa_jax.metrics import phonemes
+
+    frames = len(samples) // SAMPLES_PER_FRAME
+    samples = np.asarray(samples[: frames * SAMPLES_PER_FRAME], np.float32)
+    duration_s = len(samples) / SAMPLE_RATE_HZ
+    heard = phonemes.recognise(samples)
+    spans = []
+    for i, p in enumerate(heard):
+        # The recogniser is sure near a vowel's middle or a stop's release, so a sound begins
+        # half-way back to the one before, at most 50 ms, and ends half-way to the next.
+        before = heard[i - 1].start if i else -1.0
+        after = heard[i + 1].start if i + 1 < len(heard) else p.start + 1.0
+        start = max(p.start - 0.05, 0.5 * (p.start + before), 0.0)
+        end = min(0.5 * (p.start + after), p.start + 0.15, duration_s)
+        if end > start + 0.005:
+            spans.append(voice.Phoneme(p.symbol, start, end))
+    spans = voice.join([voice.Speech(samples, spans)]).phonemes  # fills the gaps with silence
+    level = float(np.sqrt(np.mean(np.square(samples)))) + 1e-6
+    said = voice.Speech(samples * (0.06 / level), spans)
+    acted = performance.perform(said, seed=seed, emotion="neutral", strength=0.5)
+    motion = np.array(acted.motion[:frames], np.float32)
+    if real_gap_cm is not None:
+        weights = motion[:, EXPRESSION]
+        gap = np.maximum(visemes.lip_gap_cm(weights), 0.02)
+        wanted = np.interp(np.arange(frames), np.arange(len(real_gap_cm)), real_gap_cm)
+        # Within bounds, and never opening what must be shut.
+        scale = np.clip(np.maximum(wanted, 0.0) / gap, 0.35, 1.6)[:, None]
+        scale = np.where(acted.closure[:frames, None] > 0.5, np.minimum(scale, 1.0), scale)
+        openers = [i for i in LIPS if MOTION_NAMES[i].startswith(OPENERS)]
+        motion[:, openers] = np.clip(motion[:, openers] * scale, 0.0, 1.0)
+    return MotionClip(
+        samples, motion, Controls(*(np.asarray(x[:frames], np.float32) for x in acted.controls)),
+        np.asarray(acted.viseme[:frames], np.int8), np.ones(MOTION_DIM, np.float32), True,
+    )  # fmt: skip
+
+
+def make_recognised_shards(out: Path, folder: Path, gaps: Path | None, *, per_shard: int) -> None:
+    """Shards of every recording or video in ``folder``, each also slower and faster.
+
+    ``gaps`` may hold ``NAME.npy``, the measured lip gap in cm per frame, for some of them.
+    """
+    from vasa_jax.io.audio import read_audio
+
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".wav", ".flac", ".mp3"))
+    for i in range(-(-len(files) // per_shard)):
+        path = out / f"recognised_{i:05d}.npz"
+        if path.exists():
+            continue
+        clips = []
+        for number, file in enumerate(files[i * per_shard : (i + 1) * per_shard]):
+            rng = np.random.default_rng([13, i, number])
+            measured = gaps / f"{file.stem}.npy" if gaps is not None else None
+            gap = np.load(measured) if measured is not None and measured.exists() else None
+            clip = recognised_clip(read_audio(file), seed=int(rng.integers(2**31)), real_gap_cm=gap)
+            clips.append(clip)
+            for low, high in ((0.8, 0.93), (1.07, 1.25)):
+                clips.append(change_speed(clip, float(rng.uniform(low, high))))
+        write_shard(path, clips)
+        print(f"shard {i + 1} of {-(-len(files) // per_shard)}", flush=True)
+
+
+def video_clip(path: Path, head: Any, *, audio_late_frames: float = 0.0) -> MotionClip | None:
+    """A video of one talking person, fitted with the head model; None where no face is found.
+
+    ``audio_late_frames`` is how much the sound lags the picture; it is taken out.
+    """
+    from vasa_jax.face import align
+    from vasa_jax.face.finder import FaceTracker
+    from vasa_jax.face.fit import fit_portrait, fit_sequence
+    from vasa_jax.io.video import read_video, read_video_audio
+
+    tracker = FaceTracker()
+    found = [tracker.track(frame) for frame in read_video(path)]
+    if sum(face is not None for face in found) < 0.9 * max(len(found), 1):
+        return None
+    last = next(face for face in found if face is not None)
+    marks = []
+    for face in found:
+        last = face if face is not None else last
+        marks.append(last.landmarks)
+    landmarks = np.stack(marks)
+    crop = align.crop_from_landmarks(np.median(landmarks, axis=0))
+    in_crop = np.stack([align.to_crop(m, crop) for m in landmarks])
+    # The most typical frame with the mouth at rest stands for the portrait.
+    gap = np.linalg.norm(in_crop[:, 13, :2] - in_crop[:, 14, :2], axis=-1)
+    portrait = fit_portrait(head, in_crop[int(np.argmin(gap))])
+    motion = fit_sequence(head, in_crop, portrait)
+    samples, rate = read_video_audio(path)
+    if rate != SAMPLE_RATE_HZ:
+        import soxr
+
+        samples = soxr.resample(samples, rate, SAMPLE_RATE_HZ)
+    samples = samples.mean(1) if samples.ndim == 2 else samples
+    late = round(audio_late_frames * SAMPLES_PER_FRAME)
+    return real_clip(np.asarray(samples, np.float32)[max(late, 0) :], motion)
+
+
+def make_video_shards(
+    out: Path, folder: Path, head_path: Path, *, per_shard: int = 50, first: int = 0
+) -> None:
+    """Shards of every video in ``folder``, each clip also slower and faster (other voices)."""
+    from vasa_jax.face.head import load_head
+
+    head = load_head(head_path)
+    videos = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".mkv", ".mov", ".mpg"))
+    for i in range(first, -(-len(videos) // per_shard)):
+        path = out / f"video_{i:05d}.npz"
+        if path.exists():
+            continue
+        rng = np.random.default_rng([11, i])
+        clips = []
+        for video in videos[i * per_shard : (i + 1) * per_shard]:
+            clip = video_clip(video, head)
+            if clip is None:
+                continue
+            clips.append(clip)
+            for low, high in ((0.82, 0.94), (1.06, 1.25)):
+                clips.append(change_speed(clip, float(rng.uniform(low, high))))
+        if clips:
+            write_shard(path, clips)
+        print(f"{video.name}: shard {i} of {len(videos) // per_shard}", flush=True)
+
+
 # --- command ------------------------------------------------------------------------------------
 
 
@@ -408,12 +603,25 @@ def make_synthetic_shard(path: Path, *, seed: int, minutes: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make shards of stage-2 training data.")
-    parser.add_argument("source", choices=("synthetic",))
+    parser.add_argument("source", choices=("synthetic", "speech", "videos"))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--hours", type=float, default=1.0, help="of synthetic speech")
     parser.add_argument("--minutes-per-shard", type=float, default=5.0)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
+    parser.add_argument("--folder", type=Path, help="of videos of one talking person each")
+    parser.add_argument("--gaps", type=Path, help="folder of measured lip gaps, NAME.npy in cm")
+    parser.add_argument("--head", type=Path, help="the release's head model, .npz")
     args = parser.parse_args()
+    if args.source == "speech":
+        if args.folder is None:
+            parser.error("speech needs --folder")
+        make_recognised_shards(args.out, args.folder, args.gaps, per_shard=50)
+        return
+    if args.source == "videos":
+        if args.folder is None or args.head is None:
+            parser.error("videos needs --folder and --head")
+        make_video_shards(args.out, args.folder, args.head, first=args.first)
+        return
     count = max(1, round(args.hours * 60 / args.minutes_per_shard))
     began = time.monotonic()
     for i in range(args.first, args.first + count):

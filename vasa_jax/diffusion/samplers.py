@@ -83,8 +83,7 @@ class Ddim:
         eps = (x - a_t * x0) / s_t
         if self.eta == 0:
             return State(a_s * x0 + s_s * eps)
-        # Posterior deviation for a general (alpha, sigma): (s_s/s_t) sqrt(1 - (a_t s_s / a_s s_t)^2)
-        # is the standard deviation of q(x_s | x_t, x0); eta scales it.
+        # The deviation of q(x_s | x_t, x0) is s_s sqrt(1 - (a_t s_s / (a_s s_t))^2); eta scales it.
         ratio = jnp.clip(1.0 - jnp.square(a_t * s_s / (a_s * s_t)), 0.0, 1.0)
         deviation = jnp.minimum(self.eta * s_s * jnp.sqrt(ratio), s_s)
         rest = jnp.sqrt(jnp.maximum(s_s * s_s - deviation * deviation, 0.0))
@@ -186,6 +185,8 @@ def sample(
         def noise_fn(i: jax.Array) -> jax.Array:
             del i
             return jnp.zeros_like(x)
+
+    times = times.astype(x.dtype)
 
     def body(state: State, inputs):
         i, t, s = inputs

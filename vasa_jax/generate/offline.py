@@ -97,7 +97,7 @@ def generate_motion(
         part = slice(i * chunk, (i + 1) * chunk + ahead)
         state, motion = roll_chunk(
             model, cfg, params, state, features_AD[None, part], valid_A[None, part],
-            jax.tree.map(lambda x: x[None, part], wishes), scale_arrays,
+            Controls(*(x[None, part] for x in wishes)), scale_arrays,
         )  # fmt: skip
         out.append(np.asarray(table.denormalize(motion[0])))
         if progress is not None:

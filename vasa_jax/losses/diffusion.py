@@ -2,8 +2,8 @@
 
 Equation 1 of the paper is a plain mean square error. In normalised units the 45 expression weights
 would drown the 7 pose numbers, and the many small ones the lips, so the error is the mean within
-each group (pose, gaze, mouth, upper face), then a weighted sum over groups. The optional velocity
-term is the same error of frame-to-frame differences.
+each group (pose, gaze, lips, rest of the mouth, upper face), then a weighted sum over groups. The
+optional velocity term is the same error of frame-to-frame differences.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from vasa_jax.motion.latents import GROUPS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionLossConfig:
-    """Weights; pose and the rest (gaze, mouth, upper face together) weigh the same by default."""
+    """Weights; pose and the dynamics (all other groups together) weigh the same by default."""
 
     pose: float = 1.0
-    gaze: float = 0.25
-    mouth: float = 0.5
-    upper: float = 0.25
+    gaze: float = 0.2
+    lips: float = 0.4
+    mouth: float = 0.2
+    upper: float = 0.2
     velocity: float = 0.0
     auxiliary: float = 0.0  # the audio encoder's own guess of the mouth
     viseme: float = 0.0  # the audio encoder's guess of the viseme

@@ -85,5 +85,5 @@ class ControlEmbedding(nn.Module):
             value = jnp.where(asked[..., None], value, 0.0).astype(self.dtype)
             code = nn.Dense(self.width, dtype=self.dtype, name=name)(value)
             null = self.param(f"null_{name}", nn.initializers.normal(0.1), (self.width,))
-            total = total + jnp.where(asked[..., None], code, null.astype(self.dtype))
+            total = total + jnp.where(asked[..., None], code, null.astype(self.dtype)[None, None])
         return total

@@ -27,11 +27,17 @@ def _indices(*prefixes: str) -> tuple[int, ...]:
 
 
 MOUTH = _indices("jaw", "mouth", "cheekPuff")
+# What makes a viseme; the rest of the mouth is expression.
+LIPS = _indices(
+    "jawOpen", "mouthClose", "mouthFunnel", "mouthLowerDown", "mouthPress", "mouthPucker",
+    "mouthRoll", "mouthUpperUp",
+)  # fmt: skip
 UPPER = _indices("brow", "eye", "cheekSquint", "nose")
 GROUPS: dict[str, tuple[int, ...]] = {
     "pose": tuple(range(POSE.start, POSE.stop)),
     "gaze": tuple(range(GAZE.start, GAZE.stop)),
-    "mouth": MOUTH,
+    "lips": LIPS,
+    "mouth": tuple(i for i in MOUTH if i not in LIPS),
     "upper": UPPER,
 }
 

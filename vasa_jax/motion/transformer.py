@@ -83,7 +83,7 @@ class MotionTransformer(nn.Module):
 
         def kind(name: str) -> jax.Array:
             vector = self.param(f"type_{name}", nn.initializers.normal(0.02), (c.width,))
-            return vector.astype(self.dtype)
+            return vector.astype(self.dtype)[None]
 
         time_BD = TimeEmbedding(c.width, dtype=self.dtype, name="time")(t_B)
         control_BTD = ControlEmbedding(c.width, dtype=self.dtype, name="controls")(controls, keep)
@@ -95,12 +95,15 @@ class MotionTransformer(nn.Module):
         noisy = jnp.where(motion_valid_BT[..., None], noisy_BTM, 0.0).astype(self.dtype)
         clean = jnp.where(past_valid_BK[..., None], past_BKM, 0.0).astype(self.dtype)
         null_past = self.param("null_past", nn.initializers.normal(0.02), (c.width,))
-        motion_BTD = motion_in(noisy) + kind("motion")
-        past_BKD = jnp.where(
-            past_valid_BK[..., None],
-            dense("past_in")(clean),
-            null_past.astype(self.dtype),
-        ) + kind("past_motion")
+        motion_BTD = motion_in(noisy) + kind("motion")[None]
+        past_BKD = (
+            jnp.where(
+                past_valid_BK[..., None],
+                dense("past_in")(clean),
+                null_past.astype(self.dtype)[None, None],
+            )
+            + kind("past_motion")[None]
+        )
         audio_BAD = audio_BAD.astype(self.dtype)
         if c.align_audio:
             align = dense("align_audio")
@@ -122,9 +125,13 @@ class MotionTransformer(nn.Module):
             # Audio tokens stay visible where audio is absent: they then hold the learned null.
             seen = jnp.ones((batch, past + frames), bool)
             marked = jnp.concatenate(
-                [tokens[:, :past] + kind("past_audio"), tokens[:, past:] + kind("audio")], axis=1
+                [
+                    tokens[:, :past] + kind("past_audio")[None],
+                    tokens[:, past:] + kind("audio")[None],
+                ],
+                axis=1,
             )
-            # A shorter live window has no audio tokens after its end, so a hidden frame's are hidden.
+            # A shorter live window has no audio tokens after its end.
             seen = seen.at[:, past:].set(motion_valid_BT)
             parts.insert(0, (marked, jnp.arange(-past, frames), seen))
 

@@ -16,7 +16,8 @@ def sinusoid(x: jax.Array, dim: int, *, max_period: float, min_period: float = 1
     half = dim // 2
     ratio = np.arange(half, dtype=np.float32) / max(half - 1, 1)
     freq = 1.0 / (min_period * (max_period / min_period) ** ratio)
-    angle = jnp.asarray(x, jnp.float32)[..., None] * freq.astype(np.float32)
+    x = jnp.asarray(x, jnp.float32)[..., None]
+    angle = x * freq.astype(np.float32).reshape((1,) * (x.ndim - 1) + (half,))
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 

@@ -44,7 +44,7 @@ class MotionTrainConfig:
     optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
     past_noise: float = 0.1  # largest deviation of the noise on past motion, normalised units
-    initial: str = ""  # a folder with params.npz and stats.json to start from
+    stats: str = ""  # a stats.json whose statistics to keep; empty: those of the corpus
     seed: int = 0
 
     def task(self) -> MotionTask:
@@ -57,9 +57,8 @@ class MotionTask:
     def __init__(self, cfg: MotionTrainConfig):
         self.cfg = cfg
         self.corpus = corpus_of(cfg.data)
-        folder = Path(os.path.expandvars(cfg.initial)) if cfg.initial else None
-        if folder is not None:
-            table = json.loads((folder / "stats.json").read_text())
+        if cfg.stats:
+            table = json.loads(Path(os.path.expandvars(cfg.stats)).read_text())
             self.motion_stats = MotionStats.from_json(table["motion"])
         else:
             self.motion_stats = self.corpus.stats()
