@@ -16,9 +16,13 @@ from vasa_jax.io.image import write_image
 
 @pytest.fixture(scope="module", autouse=True)
 def face_nets_broadcast():
-    """The face nets scale (..., 3) by (3,) in many places; everything else stays strict."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
+    """The face nets scale (..., 3) by (3,), and bool masks; for the renderer's threads, too."""
+    strict = jax.config.jax_numpy_rank_promotion, jax.config.jax_numpy_dtype_promotion
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", strict[0])
+    jax.config.update("jax_numpy_dtype_promotion", strict[1])
 
 
 @pytest.fixture(scope="module")

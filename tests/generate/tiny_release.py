@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +23,13 @@ from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.transformer import TransformerConfig
 
 FACE = FaceConfig(
-    size=64, volume=(4, 8, 8, 4), encoder_width=8, code=8, warp_width=4, decoder_widths=(4, 8, 8)
+    size=64,
+    volume=(4, 8, 8, 4),
+    encoder_width=8,
+    code=8,
+    warp_width=4,
+    decoder_widths=(4, 8, 8),
+    margin=0,
 )
 MOTION = MotionModelConfig(
     encoder=EncoderConfig(width=16, hidden=16, num_blocks=1),
@@ -66,15 +74,22 @@ def tiny_head() -> Head:
     )
 
 
+def _random(init: Callable[[jax.Array], Any]) -> Any:
+    """Weights of the shapes that ``init`` makes, without the time to compile it."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(np.float32), shapes)
+
+
 def tiny_release(folder: Path) -> Path:
     """Writes the release and returns its folder."""
     head = tiny_head()
-    face = FaceAutoencoder(FACE, head).init(jax.random.key(0))
-    motion = jax.jit(lambda key: init_params(MOTION, key))(jax.random.key(1))
+    face = _random(FaceAutoencoder(FACE, head).init)
+    motion = _random(lambda key: init_params(MOTION, key))
     stats = MotionStats.unit()._replace(std=np.full(54, 0.05, np.float32))
     save_release(
         folder,
-        {"face": jax.device_get(face), "motion": jax.device_get(motion), "head": head},
+        {"face": face, "motion": motion, "head": head},
         {"face": {"model": to_json(FACE)}, "motion": {"model": to_json(MOTION)}},
         {"motion": {"motion": stats.to_json()}},
         "random weights",
