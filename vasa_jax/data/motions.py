@@ -104,7 +104,7 @@ def write_shard(path: str | Path, clips: Sequence[MotionClip]) -> None:
         table[f"controls_{name}"] = stack(values, np.float16)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        np.savez(file, **table)
+        np.savez(file, **table)  # type: ignore[arg-type]  # names, not options
     temporary.rename(path)
 
 
@@ -308,7 +308,7 @@ def augment(
     level = float(np.sqrt(np.mean(np.square(out)))) if np.any(out) else 0.0
     if rng.uniform() < cfg.noise:
         if babble is not None and level > 0 and rng.uniform() < cfg.babble:
-            noise = babble(rng, n)
+            noise: np.ndarray = babble(rng, n)
         else:
             colour = rng.uniform(0.0, 2.0)  # 0 white, 1 pink, 2 brown, in power per octave
             white = fft.rfft(rng.standard_normal(size, dtype=np.float32))
@@ -342,7 +342,7 @@ def change_speed(clip: MotionClip, factor: float) -> MotionClip:
 
     samples = np.asarray(clip.samples, np.float32)
     if clip.samples.dtype == np.int16:
-        samples = samples / 32767
+        samples = (samples / 32767).astype(np.float32)
     sound = soxr.resample(samples, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ)
     frames = len(sound) // SAMPLES_PER_FRAME
     at = np.clip(np.arange(frames) * factor, 0, len(clip.motion) - 1)

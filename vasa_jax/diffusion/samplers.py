@@ -39,8 +39,11 @@ class Step(Protocol):
     """One step from time t to s. ``order``: the error falls as ``num_steps ** -order``;
     0 marks a stochastic method. ``evaluations``: calls of the denoiser per step."""
 
-    order: int
-    evaluations: int
+    @property
+    def order(self) -> int: ...
+
+    @property
+    def evaluations(self) -> int: ...
 
     def init(self, x: jax.Array) -> State: ...
 

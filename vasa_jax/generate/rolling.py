@@ -137,7 +137,7 @@ def step(
 
     def denoise(x_BTM: jax.Array, t: jax.Array) -> jax.Array:
         t_B = jnp.broadcast_to(t, (count * batch,))
-        out = net.apply(variables, many(x_BTM), t_B, method="denoise", **fixed)
+        out: Any = net.apply(variables, many(x_BTM), t_B, method="denoise", **fixed)
         return guidance.combine(out, names, scales)
 
     schedule = model.make_schedule()

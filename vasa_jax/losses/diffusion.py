@@ -2,8 +2,8 @@
 
 Equation 1 of the paper is a plain mean square error. In normalised units the 45 expression weights
 would drown the 7 pose numbers, and the many small ones the lips, so the error is the mean within
-each group (pose, gaze, lips, rest of the mouth, upper face), then a weighted sum over groups. The
-optional velocity term is the same error of frame-to-frame differences.
+each group (pose, gaze, lips, rest of the mouth, lids, upper face), then a weighted sum over groups.
+The optional velocity term is the same error of frame-to-frame differences.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class MotionLossConfig:
     gaze: float = 0.2
     lips: float = 0.4
     mouth: float = 0.2
-    upper: float = 0.2
+    lids: float = 0.1
+    upper: float = 0.1
     velocity: float = 0.0
     auxiliary: float = 0.0  # the audio encoder's own guess of the mouth
     viseme: float = 0.0  # the audio encoder's guess of the viseme

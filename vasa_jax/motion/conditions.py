@@ -78,7 +78,7 @@ class ControlEmbedding(nn.Module):
             "distance": (-jnp.log(controls.distance)[..., None] / 0.15, controls.distance_on),
             "emotion": (controls.emotion, controls.emotion_on),
         }
-        total = 0.0
+        total = jnp.zeros((), self.dtype)
         for name in CONTROL_NAMES:
             value, on = values[name]
             asked = (on > 0.5) & kept(keep, name, batch)[:, None]

@@ -27,6 +27,7 @@ def _indices(*prefixes: str) -> tuple[int, ...]:
 
 
 MOUTH = _indices("jaw", "mouth", "cheekPuff")
+LIDS = _indices("eyeBlink")
 # What makes a viseme; the rest of the mouth is expression.
 LIPS = _indices(
     "jawOpen", "mouthClose", "mouthFunnel", "mouthLowerDown", "mouthPress", "mouthPucker",
@@ -38,7 +39,8 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "gaze": tuple(range(GAZE.start, GAZE.stop)),
     "lips": LIPS,
     "mouth": tuple(i for i in MOUTH if i not in LIPS),
-    "upper": UPPER,
+    "lids": LIDS,
+    "upper": tuple(i for i in UPPER if i not in LIDS),
 }
 
 
@@ -77,11 +79,13 @@ class MotionStats(NamedTuple):
         )
 
     def normalize(self, motion: jax.Array) -> jax.Array:
-        return (motion - self.mean) / self.std
+        shape = (1,) * (motion.ndim - 1) + (-1,)
+        return (motion - self.mean.reshape(shape)) / self.std.reshape(shape)
 
     def denormalize(self, latent: jax.Array) -> jax.Array:
         """Physical motion; expression weights are brought back into [0, 1] and tz to zero."""
-        motion = latent * self.std + self.mean
+        shape = (1,) * (latent.ndim - 1) + (-1,)
+        motion = latent * self.std.reshape(shape) + self.mean.reshape(shape)
         motion = jnp.asarray(motion).at[..., POSE.start + 5].set(0.0)
         weights = jnp.clip(motion[..., EXPRESSION], 0.0, 1.0)
         return jnp.concatenate([motion[..., : EXPRESSION.start], weights], axis=-1)

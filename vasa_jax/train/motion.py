@@ -138,12 +138,13 @@ def window_loss(
     clean = target[:, k:]
     noise = jax.random.normal(keys[5], clean.shape)
     noisy = corrupt(model.make_schedule(), clean, noise, t)
-    x0, mouth, logits = MotionModel(model).apply(
+    out: Any = MotionModel(model).apply(
         {"params": params}, noisy, t,
         features_BAD=batch["features"], audio_valid_BA=audio_valid, past_BKM=past,
         past_valid_BK=batch["motion_valid"][:, :k], motion_valid_BT=motion_valid,
         controls=Controls(*batch["controls"]), keep=keep,
     )  # fmt: skip
+    x0, mouth, logits = out
     # What comes after the cut of the audio is guesswork: not trained.
     counted = motion_valid & audio_valid[:, k : k + w]
     per_example, terms = motion_loss(cfg.loss, x0, clean, counted, batch["trust"])
@@ -181,7 +182,7 @@ def _sample(model: MotionModelConfig, params: Any, batch: dict[str, Any], past: 
     drops = {"audio": keep}
     tokens = net.apply(variables, batch["features"], batch["audio_valid"], drops, method="encode")
 
-    def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
+    def denoise(x: jax.Array, t: jax.Array) -> Any:
         return net.apply(
             variables, x, jnp.broadcast_to(t, (x.shape[0],)), method="denoise",
             audio_BAD=tokens, past_BKM=past, past_valid_BK=batch["motion_valid"][:, :k],

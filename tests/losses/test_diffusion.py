@@ -1,0 +1,40 @@
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss
+from vasa_jax.motion.latents import GROUPS
+
+
+def test_pose_and_dynamics_weigh_the_same():
+    weights = group_weights(MotionLossConfig())
+    pose = weights[list(GROUPS["pose"])].sum()
+    np.testing.assert_allclose(pose, weights.sum() - pose, rtol=1e-5)
+
+
+def test_an_error_of_one_everywhere_costs_the_sum_of_the_weights():
+    target = np.zeros((2, 5, MOTION_DIM), np.float32)
+    valid = np.ones((2, 5), bool)
+    loss, terms = motion_loss(MotionLossConfig(), jnp.asarray(target + 1), target, valid)
+    np.testing.assert_allclose(loss, 2.0, rtol=1e-5)
+    np.testing.assert_allclose([float(v) for v in terms.values()], 1.0, rtol=1e-5)
+
+
+def test_frames_that_do_not_count_may_hold_nan():
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((1, 6, MOTION_DIM)).astype(np.float32)
+    guess = rng.standard_normal((1, 6, MOTION_DIM)).astype(np.float32)
+    valid = np.arange(6)[None] < 4
+    cfg = MotionLossConfig(velocity=1.0)
+    loss, _ = motion_loss(cfg, guess[:, :4], target[:, :4], valid[:, :4])
+    target[:, 4:], guess[:, 4:] = np.nan, np.nan
+    padded, _ = motion_loss(cfg, guess, target, valid)
+    np.testing.assert_allclose(padded, loss, rtol=1e-5)
+
+
+def test_the_velocity_term_ignores_a_constant_offset():
+    target = np.random.default_rng(0).standard_normal((1, 6, MOTION_DIM)).astype(np.float32)
+    valid = np.ones((1, 6), bool)
+    plain, _ = motion_loss(MotionLossConfig(), target + 0.5, target, valid)
+    with_velocity, _ = motion_loss(MotionLossConfig(velocity=3.0), target + 0.5, target, valid)
+    np.testing.assert_allclose(with_velocity, plain, rtol=1e-4)

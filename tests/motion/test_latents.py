@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
+from vasa_jax.motion.latents import GROUPS, MotionStats
+
+
+def motions(frames=200):
+    rng = np.random.default_rng(0)
+    m = rng.normal(0, 0.1, (frames, MOTION_DIM)).astype(np.float32)
+    m[:, EXPRESSION] = rng.uniform(0, 0.9, (frames, 45))
+    m[:, MOTION_INDEX["tz"]] = 0.0
+    return m
+
+
+def test_normalising_there_and_back_changes_nothing():
+    m = motions()
+    stats = MotionStats.of(m)
+    np.testing.assert_allclose(stats.denormalize(stats.normalize(m)), m, atol=1e-5)
+
+
+def test_normalised_motion_has_unit_deviation_unless_it_hardly_moves():
+    m = motions()
+    m[:, MOTION_INDEX["cheekPuff_L"]] = 0.5 + 1e-4 * np.arange(len(m)) / len(m)
+    z = np.asarray(MotionStats.of(m).normalize(m))
+    still = [MOTION_INDEX["tz"], MOTION_INDEX["cheekPuff_L"]]
+    moving = np.setdiff1d(np.arange(MOTION_DIM), still)
+    np.testing.assert_allclose(z[:, moving].std(0), 1.0, atol=1e-3)
+    assert (z[:, still].std(0) < 0.01).all()
+
+
+def test_physical_motion_stays_in_range():
+    stats = MotionStats.of(motions())
+    wild = np.asarray(stats.denormalize(np.full((3, MOTION_DIM), 50.0, np.float32)))
+    assert wild[:, EXPRESSION].max() <= 1.0 and (wild[:, MOTION_INDEX["tz"]] == 0).all()
+
+
+def test_statistics_survive_json_and_refuse_another_vector():
+    stats = MotionStats.of(motions())
+    back = MotionStats.from_json(stats.to_json())
+    np.testing.assert_allclose(back.std, stats.std)
+    with pytest.raises(UserError, match="another motion vector"):
+        MotionStats.from_json({**stats.to_json(), "names": ["a"]})
+
+
+def test_groups_cover_every_dimension_once():
+    index = sorted(i for group in GROUPS.values() for i in group)
+    assert index == list(range(MOTION_DIM))
