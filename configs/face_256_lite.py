@@ -10,7 +10,6 @@ Cost     see experiments/LOG.md for hours and throughput that were measured
 """
 
 import dataclasses
-import os
 
 from vasa_jax.data.faces import FacePairsConfig
 from vasa_jax.face.autoencoder import FaceConfig
@@ -22,7 +21,7 @@ from vasa_jax.train.optim import OptimConfig
 def get_config(variant: str = "base") -> FaceTrainConfig:
     base = FaceTrainConfig(
         model=FaceConfig(),
-        data=FacePairsConfig(folder=os.environ.get("VASA_FACES", "cache/faces")),
+        data=FacePairsConfig(folder="$VASA_FACES"),
         optim=OptimConfig(
             lr=1.2e-3, steps=2600, warmup=60, decay="cosine", final_fraction=0.03, clip_norm=2.0,
             weight_decay=1e-4, ema_decay=0.995,

@@ -3,8 +3,8 @@
 Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 8
          python -m vasa_jax.data.motions speech $VASA_DATA/motion_grid --folder $VASA_MEDIA/grid
 Run      vasa-jax train --config configs/motion_lite.py --workdir runs/motion_lite
-Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir /tmp/smoke   (a minute)
-Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir /tmp/overfit
+Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smoke   (a minute)
+Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir runs/overfit
 """
 
 import dataclasses

@@ -199,9 +199,8 @@ def main() -> None:
         group_all.append(np.where((g[reduced] == gs[-1]).sum(1) >= 2, gs[-1], gs[0]))
         seeds_all.append(used[seeds])
         offset += len(seeds)
-        print(
-            f"{'+'.join(GROUPS[g] for g in gs):20s} {len(seeds):5d} vertices {len(reduced):5d} triangles"
-        )
+        names_of = "+".join(GROUPS[g] for g in gs)
+        print(f"{names_of:20s} {len(seeds):5d} vertices {len(reduced):5d} triangles")
     seeds, t, g = np.concatenate(seeds_all), np.concatenate(tris_all), np.concatenate(group_all)
     size_class = np.searchsorted(SIZE_CLASSES_CM, triangle_extent(v0[seeds], t))
     order = np.argsort(size_class, kind="stable")

@@ -19,9 +19,9 @@ interrupted run, and a larger --clips adds to it.
 
 EXAMPLES = """\
 examples:
-  vasa-jax synth /tmp/heads --clips 4
+  vasa-jax synth out/heads --clips 4
   vasa-jax synth /data/heads --clips 2000 --size 512 --head facekit.npz --workers 8
-  vasa-jax synth /tmp/happy --clips 8 --emotion happy=0.8 --language fr
+  vasa-jax synth out/happy --clips 8 --emotion happy=0.8 --language fr
 """
 
 

@@ -16,7 +16,7 @@ order included. If the loss stops being a number, the run ends with exit code 2 
 EXAMPLES = """\
 examples:
   vasa-jax train --config configs/motion_lite.py --workdir runs/motion
-  vasa-jax train --config configs/motion_lite.py:smoke --workdir /tmp/smoke
+  vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smoke
   vasa-jax train --config configs/face_256_lite.py --workdir runs/face \\
       --set optim.lr=1e-4 --set loop.checkpoint_minutes=5
 """

@@ -19,9 +19,8 @@ absolute for the mouth; brows, lids and cheeks are added to the portrait's own r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import numpy as np
 
 FPS = 25
@@ -54,7 +53,8 @@ EMOTIONS = (
     "neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted", "contempt",
 )  # fmt: skip
 
-Array = jax.Array | np.ndarray
+# Compiled code takes numpy and jax arrays alike, which the type checker can't express.
+Array: TypeAlias = Any
 
 
 class Controls(NamedTuple):

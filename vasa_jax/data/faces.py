@@ -14,6 +14,7 @@ only be the source). Three makers, one format:
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +28,14 @@ from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head
 
 SIZE = 256
+EXAMPLE_PORTRAIT = Path(__file__).parents[1] / "assets" / "example" / "portrait.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FacePairsConfig:
     """Where face files lie and how pairs are drawn from them."""
 
-    folder: str = "example"  # under it: one folder per source; "example": the bundled portrait
+    folder: str = "example"  # one folder per source; "example": the bundled portrait; $NAME works
     size: int = SIZE  # pictures are reduced to this side
     shares: tuple[tuple[str, float], ...] = (
         ("synthetic", 0.55),
@@ -47,10 +49,15 @@ class FacePairsConfig:
     pose_noise_deg: float = 0.6
 
 
+def faces_folder(cfg: FacePairsConfig) -> Path:
+    """The folder with environment variables filled in; configs and releases keep the name."""
+    return Path(os.path.expandvars(cfg.folder)).expanduser()
+
+
 def write_face_file(path: Path, **arrays: np.ndarray) -> None:
     """Writes one face file atomically."""
     temporary = path.with_name(path.name + ".tmp.npz")
-    np.savez(temporary, **arrays)
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]  # no key is called allow_pickle
     temporary.replace(path)
 
 
@@ -208,7 +215,6 @@ def example_faces() -> Path:
     """Face files of the bundled portrait alone, made once per user: for smoke runs and tests."""
     import jax
 
-    from vasa_jax import example_portrait
     from vasa_jax.core.compile_cache import cache_dir
     from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
     from vasa_jax.io.image import read_image
@@ -219,7 +225,7 @@ def example_faces() -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         model = FaceAutoencoder(FaceConfig(), example_head())
         params = model.init(jax.random.key(0))
-        if not from_portrait(model, params, read_image(example_portrait()), out):
+        if not from_portrait(model, params, read_image(EXAMPLE_PORTRAIT), out):
             raise UserError("the bundled portrait was not recognised as a face; reinstall vasa-jax")
     return root
 
@@ -232,7 +238,7 @@ class FacePairs:
         self.sources: list[tuple[float, list[Path]]] = []
         if SIZE % cfg.size:
             raise UserError(f"data.size must divide {SIZE}, not {cfg.size}")
-        root = example_faces() if cfg.folder == "example" else Path(cfg.folder)
+        root = example_faces() if cfg.folder == "example" else faces_folder(cfg)
         for name, share in cfg.shares:
             files = sorted((root / name).glob("*.npz"))
             split = len(files) - cfg.held_out

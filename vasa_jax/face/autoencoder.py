@@ -116,11 +116,12 @@ class FaceAutoencoder:
         )  # fmt: skip
 
         def fresh(key):
-            return self.nets.init(
+            variables: Any = self.nets.init(
                 key, jnp.zeros((1, n, n, 3)), jnp.zeros((1, n, n, 2)), pose,
                 jnp.zeros((1, n, n, 6)), jnp.zeros((1, n, n, raster.NUM_MAPS)),
                 jnp.zeros((1, n, n, 1)), pose,
-            )["params"]  # fmt: skip
+            )  # fmt: skip
+            return variables["params"]
 
         return jax.jit(fresh)(key)
 
@@ -138,9 +139,10 @@ class FaceAutoencoder:
         """Pure form of ``encode_appearance``: image (Y, X, 3) in [-1, 1] and its fit."""
         geometry, layers = self.source_layers(head, image_YXC, identity, motion, placement)
         pose = jax.tree.map(lambda a: a[None], heads.absolute_pose(motion, placement))
-        volume, z_id = self.nets.apply(
+        encoded: Any = self.nets.apply(
             {"params": params}, image_YXC[None], geometry.opening[None], pose, method="encode"
         )
+        volume, z_id = encoded
         return Appearance(layers, geometry, volume[0], z_id[0])
 
     def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
@@ -168,7 +170,7 @@ class FaceAutoencoder:
         m, n = self.cfg.margin, self.cfg.size
         inner = (slice(None), slice(m, n - m), slice(m, n - m))
         cell = m * self.cfg.volume[1] // n
-        out = self.nets.apply(
+        out: Any = self.nets.apply(
             {"params": params}, warped[inner], maps[inner], skin[inner], volume, z_id, pose,
             (cell, cell), method="decode",
         )  # fmt: skip

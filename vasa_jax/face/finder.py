@@ -319,7 +319,8 @@ class FaceFinder:
                 full[iris] = mesh[corners[0]]
                 continue
             middle = (a + b) / 2
-            roi = _Roi(*map(float, middle), 2.3 * length, float(np.arctan2(d[1], d[0])))
+            cx, cy = map(float, middle)
+            roi = _Roi(cx, cy, 2.3 * length, float(np.arctan2(d[1], d[0])))
             image = picture.warp(roi, 64, outside="edge")
             # The net knows one eye; the other is shown to it in a mirror.
             image = image[:, ::-1] if mirrored else image

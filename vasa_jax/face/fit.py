@@ -21,6 +21,7 @@ from vasa_jax.face.head import Head
 
 NOISE = 0.010  # expected landmark error in crop units ([-1, 1]); the detector's, measured
 ITERATIONS = 14
+LIPS_MEET_CM = 0.02  # how far identity may part the lips of a resting face
 
 # MediaPipe's topology (468 mesh points): which points carry which feature.
 # fmt: off
@@ -30,6 +31,7 @@ OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37
               270, 409)
 LIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173,
         263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398)
+LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # upper, lower inner lip
 OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
         152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
 # fmt: on
@@ -139,13 +141,19 @@ def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIO
     def unpack(x):
         return x[:3], x[3:6] * jnp.array([1, 1, 0.1]), x[6 : 6 + k], x[6 + k : 6 + k + 45], x[-2:]
 
+    upper, lower = (jnp.array([pair[i] for pair in LIP_PAIRS]) for i in (0, 1))
+
     def residual(x):
         pose, placement, identity, expression, eye = unpack(x)
+        # Lips at rest meet in everybody: a parted mouth is an expression, never who one is. Else
+        # a portrait that smiles with its teeth could not close its lips on p, b, m.
+        offset = jnp.tensordot(identity, lm_head.identity[..., 1], 1)
+        parted = (offset[upper] - offset[lower]) / LIPS_MEET_CM
         gap = (_project(lm_head, identity, pose, placement, expression, eye) - target_L2) / NOISE
         return jnp.concatenate(
             [
                 (gap * jnp.sqrt(weight_L)[:, None]).ravel() / 3.0, identity, expression * prior,
-                _bounds(expression), pose * 0.5, eye * 1.5,
+                _bounds(expression), pose * 0.5, eye * 1.5, parted,
             ]
         )  # fmt: skip
 

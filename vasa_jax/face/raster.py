@@ -229,7 +229,7 @@ def drive_geometry(
     interior = _is_interior(g)
     eyeball = g >= 7
     one = jnp.float32
-    iris = eyeball * jnp.clip((IRIS_RAD - value[..., 3]) / 0.06 + 0.5, 0.0, 1.0)
+    iris = eyeball.astype(one) * jnp.clip((IRIS_RAD - value[..., 3]) / 0.06 + 0.5, 0.0, 1.0)
     maps = jnp.stack(
         [
             interior.astype(one), (g == 5).astype(one), (g == 6).astype(one), (g == 4).astype(one),

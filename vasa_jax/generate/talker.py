@@ -286,7 +286,7 @@ class Talker:
                 progress("render", self._frames, len(motion_TM))
 
     def _render_programs(self) -> int:
-        return self.engine.render._cache_size()
+        return self.engine.render._cache_size()  # type: ignore[attr-defined]
 
     def report(self) -> dict[str, Any]:
         """Numbers of the last ``generate``: frames, ms per frame by part, compilations, face."""
@@ -300,7 +300,10 @@ class Talker:
             "frame": self._frame,
             "ms_per_frame": {k: round(v * 1e3 / count, 3) for k, v in self._spent.items()},
             "compilations": _compile_counter().count - self._compilations_before,
-            "compiled": {"motion": roll_chunk._cache_size(), "render": self._render_programs()},
+            "compiled": {
+                "motion": roll_chunk._cache_size(),  # type: ignore[attr-defined]
+                "render": self._render_programs(),
+            },
             "faces": len(self.faces),
             "face_box": [round(v, 1) for v in self.face.box],
             "face_score": round(self.face.score, 4),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head
+from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
 from vasa_jax.face import head as heads
 from vasa_jax.face import raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
@@ -135,7 +134,7 @@ class FaceTask:
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
         else:
-            head = heads.load_head(cfg.head or Path(cfg.data.folder) / "head.npz")
+            head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
         self.model = FaceAutoencoder(cfg.model, head)
         self.pairs = FacePairs(cfg.data)
         self.tx = make_optimizer(cfg.optim)

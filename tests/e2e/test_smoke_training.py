@@ -1,0 +1,30 @@
+"""``:smoke`` of both stages: a minute on a CPU, a loss that falls, a run folder that resumes."""
+
+import pytest
+
+from vasa_jax.cli.main import main
+from vasa_jax.train.log import read_log
+
+
+def test_stage_one_smoke_run_learns(tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", "off")
+    run = tmp_path / "face"
+    code = main(
+        [
+            "train", "--config", "configs/face_256_lite.py:smoke", "--workdir", str(run),
+            "--set", "loop.picture_every=0", "--set", "loop.evaluate_every=0",
+        ]
+    )  # fmt: skip
+    assert not code
+    losses = [row["loss"] for row in read_log(run, "train")]
+    assert len(losses) == 8
+    assert sum(losses[-2:]) < 0.8 * sum(losses[:2])
+
+
+@pytest.mark.slow
+def test_stage_two_smoke_run_learns(tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", "off")
+    run = tmp_path / "motion"
+    assert not main(["train", "--config", "configs/motion_lite.py:smoke", "--workdir", str(run)])
+    losses = [row["loss"] for row in read_log(run, "train")]
+    assert losses[-1] < losses[0]
