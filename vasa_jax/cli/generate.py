@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     speech = to_speech(samples, rate)
 
     # JAX loads from here on; a wrong file name should not have to wait for it.
-    from vasa_jax.diffusion.samplers import SAMPLERS
+    from vasa_jax.generate.rolling import SAMPLERS
     from vasa_jax.generate.talker import Talker
 
     if args.sampler is not None and args.sampler not in SAMPLERS:

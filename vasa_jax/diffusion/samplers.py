@@ -65,9 +65,10 @@ def _half_log_snr(schedule: Schedule, t: jax.Array) -> jax.Array:
 @dataclasses.dataclass(frozen=True)
 class Ddim:
     """DDIM. ``eta`` 0 is the deterministic ODE step, 1 the ancestral sampler of DDPM; any value
-    between mixes them (Song et al. 2021, equation 16)."""
+    between mixes them (Song et al. 2021, equation 16). A tuple gives every number of the last
+    axis its own: any diagonal of the family keeps the marginals."""
 
-    eta: float = 0.0
+    eta: float | tuple[float, ...] = 0.0
     evaluations: int = 1
 
     @property
@@ -88,7 +89,8 @@ class Ddim:
             return State(a_s * x0 + s_s * eps)
         # The deviation of q(x_s | x_t, x0) is s_s sqrt(1 - (a_t s_s / (a_s s_t))^2); eta scales it.
         ratio = jnp.clip(1.0 - jnp.square(a_t * s_s / (a_s * s_t)), 0.0, 1.0)
-        deviation = jnp.minimum(self.eta * s_s * jnp.sqrt(ratio), s_s)
+        eta = jnp.asarray(self.eta, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        deviation = jnp.minimum(eta * s_s * jnp.sqrt(ratio), s_s)
         rest = jnp.sqrt(jnp.maximum(s_s * s_s - deviation * deviation, 0.0))
         return State(a_s * x0 + rest * eps + deviation * noise)
 

@@ -18,10 +18,9 @@ import numpy as np
 from vasa_jax.audio import features as audio_features
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_DIM, Controls
-from vasa_jax.diffusion.samplers import SAMPLERS
 from vasa_jax.generate import rolling
 from vasa_jax.generate.model import MotionModelConfig
-from vasa_jax.generate.rolling import RollingConfig, RollingState
+from vasa_jax.generate.rolling import SAMPLERS, RollingConfig, RollingState
 from vasa_jax.motion.conditions import CONDITION_NAMES
 from vasa_jax.motion.latents import MotionStats
 

@@ -21,10 +21,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from vasa_jax.core.types import FPS, MOTION_DIM, Controls
+from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_NAMES, Controls
 from vasa_jax.diffusion import guidance, samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.model import MotionModel, MotionModelConfig
+
+# Lids are rare events: a deterministic few-step sampler averages them away (2 blinks a minute),
+# an ancestral one blinks but loosens the lips. So the lids alone are sampled ancestrally.
+_LID_ETA = tuple(1.0 if name.startswith("eyeBlink") else 0.0 for name in MOTION_NAMES)
+SAMPLERS: dict[str, samplers.Step] = samplers.SAMPLERS | {"ddim_lids": samplers.Ddim(eta=_LID_ETA)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,7 @@ def step(
 
     schedule = model.make_schedule()
     x = samplers.sample(
-        samplers.SAMPLERS[cfg.sampler],
+        SAMPLERS[cfg.sampler],
         schedule,
         denoise,
         _frame_noise(state.key, frame, frames, 0),

@@ -27,7 +27,6 @@ from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, SAMPLE_RATE_HZ, Controls
-from vasa_jax.diffusion.samplers import SAMPLERS
 from vasa_jax.face import align
 from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, from_uint8, to_uint8
 from vasa_jax.face.finder import Face, FaceFinder
@@ -35,6 +34,7 @@ from vasa_jax.face.fit import fit_portrait
 from vasa_jax.face.head import head_from_arrays
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.offline import DEFAULT_GUIDANCE, generate_motion, roll_chunk, speech_features
+from vasa_jax.generate.rolling import SAMPLERS
 from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
@@ -47,7 +47,7 @@ MAX_SIDE = 1920  # of the full picture; larger ones make videos that players ref
 MIN_SECONDS = 0.2
 RENDER_BATCH = 4
 RENDER_AHEAD = 2  # batches computed at the same time
-DEFAULT_SAMPLER, DEFAULT_STEPS = "ddim", 10
+DEFAULT_SAMPLER, DEFAULT_STEPS = "ddim_lids", 16
 SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
