@@ -32,6 +32,7 @@ from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, f
 from vasa_jax.face.finder import Face, FaceFinder
 from vasa_jax.face.fit import fit_portrait
 from vasa_jax.face.head import head_from_arrays
+from vasa_jax.generate.blinks import add_blinks
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.offline import DEFAULT_GUIDANCE, generate_motion, roll_chunk, speech_features
 from vasa_jax.generate.rolling import SAMPLERS
@@ -191,7 +192,7 @@ class Talker:
             guidance=guidance,
             progress=None if progress is None else functools.partial(progress, "motion"),
         )
-        motion = settle(motion, controls)
+        motion = add_blinks(settle(motion, controls), seed=seed)
         self._spent["motion"] += time.perf_counter() - begin
         return motion
 

@@ -1,0 +1,38 @@
+import numpy as np
+
+from vasa_jax.core.types import FPS, MOTION_INDEX
+from vasa_jax.generate.blinks import add_blinks
+
+LEFT = MOTION_INDEX["eyeBlink_L"]
+
+
+def count(motion):
+    closed = motion[:, LEFT] > 0.6
+    return int((closed[1:] & ~closed[:-1]).sum() + closed[0])
+
+
+def test_open_eyes_blink_at_a_human_rate():
+    minutes = 10
+    blinks = count(add_blinks(np.zeros((60 * minutes * FPS, 54), np.float32), seed=3))
+    assert 12 <= blinks / minutes <= 26
+
+
+def test_a_model_that_blinks_enough_is_left_alone():
+    motion = np.zeros((30 * FPS, 54), np.float32)
+    motion[::20, LEFT] = 1.0  # every 0.8 s
+    np.testing.assert_array_equal(add_blinks(motion, seed=0), motion)
+
+
+def test_blinks_touch_only_lids_and_follow_the_seed():
+    motion = np.random.default_rng(0).uniform(0, 0.2, (500, 54)).astype(np.float32)
+    a, b, c = (add_blinks(motion, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+    changed = (a != motion).any(0)
+    assert {i for i in np.flatnonzero(changed)} <= {LEFT, MOTION_INDEX["eyeBlink_R"]}
+
+
+def test_longer_speech_keeps_the_blinks_already_placed():
+    motion = np.zeros((800, 54), np.float32)
+    short, long = add_blinks(motion[:400], seed=5), add_blinks(motion, seed=5)
+    np.testing.assert_array_equal(short[:390], long[:390])
