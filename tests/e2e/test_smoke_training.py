@@ -1,9 +1,16 @@
 """``:smoke`` of both stages: a minute on a CPU, a loss that falls, a run folder that resumes."""
 
+import jax
 import pytest
 
 from vasa_jax.cli.main import main
 from vasa_jax.train.log import read_log
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it():
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def test_stage_one_smoke_run_learns(tmp_path, monkeypatch):
@@ -16,9 +23,11 @@ def test_stage_one_smoke_run_learns(tmp_path, monkeypatch):
         ]
     )  # fmt: skip
     assert not code
-    losses = [row["loss"] for row in read_log(run, "train")]
-    assert len(losses) == 8
-    assert sum(losses[-2:]) < 0.8 * sum(losses[:2])
+    rows = read_log(run, "train")
+    assert len(rows) == 8
+    # Each batch has its own floor, the loss of the analytic warp alone: what is above it must go.
+    above = [row["loss"] - row["l1_copy"] for row in rows]
+    assert above[-1] < 0.3 * above[0]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ NOSE_TIP, CHIN, FOREHEAD = 1, 152, 10
 
 @pytest.fixture(autouse=True)
 def broadcasting():
-    with jax.numpy_rank_promotion("allow"):
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
 

@@ -200,7 +200,7 @@ def drive_geometry(
     group = jnp.asarray(head.group).astype(jnp.float32)
     row = jnp.concatenate(
         [
-            constant, gx, gy, normal[:, :2], stretch[:, None], (s_area < 0)[:, None], group[:, None]
+            constant, gx, gy, normal[:, :2], stretch[:, None], (s_area < 0).astype(jnp.float32)[:, None], group[:, None]
         ],
         -1,
     )  # fmt: skip
