@@ -198,9 +198,11 @@ def drive_geometry(
         jnp.log2(jnp.maximum(jnp.abs(area), 1e-7) / jnp.maximum(jnp.abs(s_area), 1e-7)), -3.0, 3.0
     )
     group = jnp.asarray(head.group).astype(jnp.float32)
+    faces_viewer = (s_area < 0).astype(jnp.float32)
     row = jnp.concatenate(
         [
-            constant, gx, gy, normal[:, :2], stretch[:, None], (s_area < 0).astype(jnp.float32)[:, None], group[:, None]
+            constant, gx, gy, normal[:, :2], stretch[:, None], faces_viewer[:, None],
+            group[:, None],
         ],
         -1,
     )  # fmt: skip
