@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, HEAD_WIDTH_CM, MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head
 
@@ -67,9 +67,7 @@ def placement_of(head: Head, identity: np.ndarray, motion: np.ndarray, screen_V2
 
     neutral, centers = heads.person(head, jnp.asarray(identity))
     pose = heads.absolute_pose(jnp.asarray(motion), jnp.asarray([0.0, 0.0, 1.0]))
-    eye = heads.eye_in_head(pose.rotation, pose.gaze)
-    v = heads.deform(head, neutral, centers, pose.expression, eye)
-    p = np.asarray(heads.place(v, pose.rotation, pose.placement))[:, :2]
+    p = np.asarray(heads.place_head(head, neutral, centers, pose))[:, :2]
     y = np.asarray(screen_V2, np.float64) * 2 - 1
     w = np.asarray(head.rigid)[:, None] ** 4
     mp, my = (w * p).sum(0) / w.sum(), (w * y).sum(0) / w.sum()
@@ -183,17 +181,7 @@ def from_video(head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 1
     order = np.argsort(gap)[np.linspace(0, len(gap) - 1, keep).round().astype(int)]
     images = np.stack([extract(frames[good[i]], crop, SIZE) for i in order])
     placement = np.stack(
-        [
-            np.array(
-                [
-                    fit.placement[0] + HEAD_WIDTH_CM * fit.placement[2] * m[3],
-                    fit.placement[1] - HEAD_WIDTH_CM * fit.placement[2] * m[4],
-                    fit.placement[2] * np.exp(m[6]),
-                ],
-                np.float32,
-            )
-            for m in motion[order]
-        ]
+        [np.asarray(heads.move_placement(fit.placement, m), np.float32) for m in motion[order]]
     )
     chosen = motion[order].copy()
     chosen[:, 3:7] = 0

@@ -223,6 +223,13 @@ def drive(portrait_motion_54: jax.Array, placement_3: jax.Array, motion_54: jax.
     return Pose(rot, placed, jnp.clip(expression, 0.0, 1.15), motion_54[GAZE])
 
 
+def place_head(head: Head, neutral_V3: jax.Array, centers_23: jax.Array, pose: Pose) -> jax.Array:
+    """One person (``person``) in one pose: placed vertices (V, 3), see ``place``."""
+    eye = eye_in_head(pose.rotation, pose.gaze)
+    v = deform(head, neutral_V3, centers_23, pose.expression, eye)
+    return place(v, pose.rotation, pose.placement)
+
+
 def landmarks(head: Head, placed_V3: jax.Array) -> jax.Array:
     """The 478 detector landmarks (478, 3) of a placed head."""
     corners = placed_V3[head.landmark_vertices]

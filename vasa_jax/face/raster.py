@@ -111,13 +111,6 @@ class SourceGeometry(NamedTuple):
     opening: Array  # (Y, X, 2) 1 where mouth interior / eyeball is seen
 
 
-def _pose_of(head: Head, geometry_neutral: Array, centers: Array, rot, placement, expression, gaze):
-    eye = heads.eye_in_head(rot, gaze)
-    return heads.place(
-        heads.deform(head, geometry_neutral, centers, expression, eye), rot, placement
-    )
-
-
 def _is_interior(group: Array) -> Array:
     return functools.reduce(jnp.logical_or, [group == g for g in _INTERIOR])
 
@@ -133,10 +126,11 @@ def place_source(
 ) -> SourceGeometry:
     """Places the fitted head of a portrait and draws its depth."""
     neutral, centers = heads.person(head, identity_I)
-    rot = heads.rotation(motion_54[0], motion_54[1], motion_54[2])
-    placed = _pose_of(
-        head, neutral, centers, rot, placement_3, motion_54[heads.EXPRESSION], motion_54[heads.GAZE]
-    )
+    pose = Pose(
+        heads.rotation(motion_54[0], motion_54[1], motion_54[2]), placement_3,
+        motion_54[heads.EXPRESSION], motion_54[heads.GAZE],
+    )  # fmt: skip
+    placed = heads.place_head(head, neutral, centers, pose)
     raster = rasterise(placed, head.triangles, size=size, classes=classes)
     group = jnp.where(
         raster.triangle_YX >= 0, jnp.asarray(head.group)[jnp.maximum(raster.triangle_YX, 0)], -1
@@ -161,8 +155,8 @@ def drive_geometry(
     head: Head, source: SourceGeometry, pose: Pose, *, size: int, classes: tuple[int, ...]
 ) -> DriverGeometry:
     """Puts the portrait's head into ``pose`` and rasterises flow and maps."""
-    rot, placement, expression, gaze = pose
-    moved = _pose_of(head, source.neutral, source.eye_centers, rot, placement, expression, gaze)
+    rot, placement = pose.rotation, pose.placement
+    moved = heads.place_head(head, source.neutral, source.eye_centers, pose)
     # The body stays where the portrait has it: the neck blends between both placements.
     rigid = jnp.asarray(head.rigid)[:, None]
     placed = jnp.concatenate(

@@ -208,9 +208,7 @@ class FaceTask:
         def one(identity, motion, placement):
             neutral, centers = heads.person(head, identity)
             pose = heads.absolute_pose(motion, placement)
-            eye = heads.eye_in_head(pose.rotation, pose.gaze)
-            v = heads.deform(head, neutral, centers, pose.expression, eye)
-            placed = heads.place(v, pose.rotation, pose.placement)
+            placed = heads.place_head(head, neutral, centers, pose)
             return heads.landmarks(head, placed)[:, :2]
 
         found = jax.vmap(one)(batch["identity"], batch["target_motion"], batch["target_placement"])
