@@ -61,6 +61,8 @@ class AugmentConfig:
     band: float = 0.15  # telephone-like or muffled
     reverb: float = 0.35
     saturate: float = 0.1
+    speed: float = 0.5  # other speakers: sound and motion faster or slower, pitch with them
+    speed_range: tuple[float, float] = (0.8, 1.25)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class MotionDataConfig:
     batch: int = 32
     windows_per_clip: int = 4  # windows that share one augmented stretch of sound
     lead_frames: int = 40  # sound before the window that sets the level
+    held_out: float = 0.03  # share of each folder, its end, that is never trained on
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
 
@@ -139,6 +142,7 @@ class MotionCorpus:
     def __init__(self, folders: Sequence[str], shares: Sequence[float] = ()):
         self.clips: list[MotionClip] = []
         self.weights: list[float] = []
+        self.sizes: list[int] = []  # clips of each folder
         for i, folder in enumerate(folders):
             path = Path(os.path.expandvars(folder)).expanduser()
             found = [c for shard in sorted(path.glob("*.npz")) for c in read_shard(shard)]
@@ -148,16 +152,41 @@ class MotionCorpus:
             share = shares[i] / length.sum() if shares else 1.0
             self.clips += found
             self.weights += list(length * share)
+            self.sizes.append(len(found))
         self._settle()
 
     @classmethod
     def of(cls, clips: Sequence[MotionClip]) -> MotionCorpus:
         """A corpus of clips that are already in memory."""
-        corpus = cls(())
-        corpus.clips = list(clips)
-        corpus.weights = [float(len(c.motion)) for c in clips]
-        corpus._settle()
-        return corpus
+        return cls(())._take(clips, [float(len(c.motion)) for c in clips], [len(clips)])
+
+    def _take(self, clips, weights, sizes) -> MotionCorpus:
+        self.clips, self.weights, self.sizes = list(clips), list(weights), list(sizes)
+        self._settle()
+        return self
+
+    def split(self, share: float) -> tuple[MotionCorpus, MotionCorpus]:
+        """Two corpora without a common recording: the rest, and the last ``share`` of each folder.
+
+        The end, because variants of one recording lie side by side. At least one clip is held out;
+        with a share of 0 both are the whole corpus.
+        """
+        if share <= 0:
+            return self, self
+        first = np.cumsum([0, *self.sizes[:-1]])
+        last = np.zeros(len(self.clips), bool)
+        for start, size in zip(first, self.sizes, strict=True):
+            last[start + size - max(1, round(share * size)) : start + size] = True
+        parts = []
+        for chosen in (~last, last):
+            at = np.flatnonzero(chosen)
+            sizes = [int(chosen[a : a + n].sum()) for a, n in zip(first, self.sizes, strict=True)]
+            parts.append(
+                MotionCorpus(())._take(
+                    [self.clips[i] for i in at], [self.weights[i] for i in at], sizes
+                )
+            )
+        return parts[0], parts[1]
 
     def _settle(self) -> None:
         self.probability = np.array(self.weights) / max(np.sum(self.weights), 1e-9)
@@ -222,32 +251,35 @@ class MotionWindows:
         picks = rng.choice(len(self.corpus.clips), cfg.batch // per, p=self.corpus.probability)
         for index in picks:
             clip = self.corpus.clips[index]
-            length = len(clip.motion)
+            speed = 1.0
+            if rng.uniform() < cfg.augment.speed:
+                low, high = np.log(cfg.augment.speed_range)
+                speed = float(np.exp(rng.uniform(low, high)))
+            length = int(len(clip.motion) / speed)
             # The stretch may begin before the clip and end after it: silence there, not valid.
             start = int(rng.integers(-k - 5, max(1, length - w // 2)))
             if length <= need:
                 start = int(rng.integers(-k - 5, 1 + max(0, length - w - k)))
-            first = start - cfg.lead_frames
-            sound = _take(clip.samples, first * SAMPLES_PER_FRAME, total * SAMPLES_PER_FRAME)
-            sound = sound.astype(np.float32) / 32767
+            sound = _sound_at(clip.samples, start - cfg.lead_frames, total, speed)
             sounds.append(augment(sound, cfg.augment, rng, self._babble))
-            for j in range(per):
-                rows.append((clip, start + j * w))
+            rows += [(clip, speed, start + j * w) for j in range(per)]
         feats = np.asarray(audio_features.features(self.features, np.stack(sounds)))
         out: dict[str, list[np.ndarray]] = {
             n: [] for n in ("features", "audio_valid", "motion", "motion_valid", "viseme", "trust")
         }
         tracks: list[Controls] = []
-        for r, (clip, start) in enumerate(rows):
+        for r, (clip, speed, start) in enumerate(rows):
             offset = cfg.lead_frames + (r % per) * w
-            length = len(clip.motion)
+            length = int(len(clip.motion) / speed)
             index = np.arange(start, start + k + w)
             inside = (index >= 0) & (index < length)
-            safe = np.clip(index, 0, length - 1)
+            # Frame i shows the middle of its 40 ms.
+            at = np.clip((index + 0.5) * speed - 0.5, 0, len(clip.motion) - 1)
+            safe = np.round(at).astype(int)
             heard = np.arange(start, start + k + w + ahead)
             out["features"].append(feats[r // per, offset : offset + k + w + ahead])
             out["audio_valid"].append((heard >= 0) & (heard < length))
-            out["motion"].append(clip.motion[safe])
+            out["motion"].append(_between(clip.motion, at))
             out["motion_valid"].append(inside)
             out["viseme"].append(np.where(inside, clip.viseme[safe], -1).astype(np.int32))
             out["trust"].append(clip.trust)
@@ -274,6 +306,27 @@ def _take(x: np.ndarray, start: int, length: int) -> np.ndarray:
     if b > a:
         out[a - start : b - start] = x[a:b]
     return out
+
+
+def _sound_at(samples: np.ndarray, first: int, frames: int, speed: float) -> np.ndarray:
+    """``frames`` frames of sound from frame ``first`` of a clip played ``speed`` times as fast."""
+    want = frames * SAMPLES_PER_FRAME
+    start = round(first * SAMPLES_PER_FRAME * speed)
+    if speed == 1.0:
+        return _take(samples, start, want).astype(np.float32) / 32767
+    import soxr
+
+    sound = _take(samples, start, int(np.ceil(want * speed)) + 8).astype(np.float32) / 32767
+    sound = soxr.resample(sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ, quality="MQ")
+    return np.ascontiguousarray(sound[:want], np.float32)
+
+
+def _between(values_TM: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows of ``values_TM`` at fractional positions, linearly."""
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, len(values_TM) - 1)
+    share = (at - low)[:, None].astype(np.float32)
+    return values_TM[low] * (1 - share) + values_TM[high] * share
 
 
 def augment(

@@ -26,6 +26,7 @@ from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
 from vasa_jax.face.head import Head
 from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1
+from vasa_jax.train.initial import initial_weights
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
 from vasa_jax.train.state import TrainState
@@ -58,7 +59,7 @@ class FaceTrainConfig:
     loop: LoopConfig = LoopConfig()
     batch: int = 6
     head: str = ""  # path of the reduced head; empty: <data.folder>/head.npz
-    initial: str = ""  # run folder whose averaged weights start this one
+    initial: str = ""  # run folder or release whose weights start this one
 
     def task(self) -> FaceTask:
         return FaceTask(self)
@@ -154,12 +155,7 @@ class FaceTask:
         return TrainState.create(self.model.init(key), self.tx, key)
 
     def initial_params(self, params: Any) -> Any:
-        if not self.cfg.initial:
-            return params
-        from vasa_jax.checkpoint.train_state import read_params
-
-        _, found = read_params(self.cfg.initial, item="ema")
-        return found
+        return initial_weights(self.cfg.initial, "face", params)
 
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         side, size = self.cfg.loss.window, self.cfg.model.size

@@ -28,6 +28,7 @@ from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.train.initial import initial_weights
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
 from vasa_jax.train.state import TrainState
@@ -45,6 +46,7 @@ class MotionTrainConfig:
     loop: LoopConfig = LoopConfig()
     past_noise: float = 0.1  # largest deviation of the noise on past motion, normalised units
     stats: str = ""  # a stats.json whose statistics to keep; empty: those of the corpus
+    initial: str = ""  # run folder or release whose weights start this one (keep its stats too)
     seed: int = 0
 
     def task(self) -> MotionTask:
@@ -62,15 +64,21 @@ class MotionTask:
             self.motion_stats = MotionStats.from_json(table["motion"])
         else:
             self.motion_stats = self.corpus.stats()
-        self.windows = MotionWindows(
-            cfg.data, self.corpus, cfg.model.features, window=cfg.model.window,
-            past=cfg.model.past, lookahead=cfg.model.lookahead_frames,
+        self.windows, self.held_out = (
+            MotionWindows(
+                cfg.data, corpus, cfg.model.features, window=cfg.model.window,
+                past=cfg.model.past, lookahead=cfg.model.lookahead_frames,
+            )
+            for corpus in self.corpus.split(cfg.data.held_out)
         )  # fmt: skip
         self.tx = make_optimizer(cfg.optim)
         self._update = jax.jit(self._update_pure, donate_argnums=0)
 
     def init(self, key: jax.Array) -> TrainState:
         return TrainState.create(init_params(self.cfg.model, key), self.tx, key)
+
+    def initial_params(self, params: Any) -> Any:
+        return initial_weights(self.cfg.initial, "motion", params)
 
     def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
         return self.windows.batches(start_step)
@@ -92,7 +100,7 @@ class MotionTask:
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Few-step samples for held-out windows: error and correlation of the lips' opening."""
         cfg = self.cfg
-        batch = self.windows.batch(2**31 - 1)
+        batch = self.held_out.batch(2**31 - 1)
         keep = jnp.ones(len(batch["motion"]), bool)
         motion = sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep)
         truth = batch["motion"][:, cfg.model.past :]
@@ -108,7 +116,7 @@ class MotionTask:
     def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
         """Curves of a held-out window, made (dark) over true (light)."""
         cfg = self.cfg
-        batch = jax.tree.map(lambda x: x[:4], self.windows.batch(2**31 - 1))
+        batch = jax.tree.map(lambda x: x[:4], self.held_out.batch(2**31 - 1))
         keep = jnp.ones(len(batch["motion"]), bool)
         made = np.asarray(sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep))
         return {"curves": draw_curves(made, batch["motion"][:, cfg.model.past :])}
