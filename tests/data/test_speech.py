@@ -8,7 +8,7 @@ from vasa_jax.core.types import EMOTIONS, EXPRESSION, FPS, MOTION_DIM, MOTION_IN
 
 pytest.importorskip("espeakng_loader")
 
-from vasa_jax.data import performance, text, visemes, voice  # noqa: E402
+from vasa_jax.data import flite_voice, performance, text, visemes, voice  # noqa: E402
 
 SENTENCE = "People make beautiful movies, my baby. Five very brave wolves, Bob!"
 
@@ -175,3 +175,27 @@ def test_text_has_no_end_and_one_seed():
     assert a == b and all(a)
     rng = np.random.default_rng(0)
     assert len({text.english_sentence(rng) for _ in range(200)}) > 190
+
+
+def test_flite_times_are_the_ends_it_prints():
+    got = flite_voice.spans("pau:0.193 p:0.254 iy:0.346 pau:0.4\n")
+    assert [(p, round(b - a, 3)) for p, a, b in got] == [
+        ("", 0.193), ("p", 0.061), ("iː", 0.092), ("", 0.054),
+    ]  # fmt: skip
+    assert got[1][1] == 0.193
+
+
+def test_every_phoneme_of_flite_has_a_mouth_shape():
+    for symbol in flite_voice.IPA.values():
+        assert visemes.classify(symbol), symbol
+
+
+@pytest.mark.skipif(not flite_voice.available(), reason="flite is not installed")
+def test_flite_speaks_with_closures_where_it_says():
+    said = voice.speak("Bob may bring my baby a big puppy.", "slt")
+    assert said.phonemes[-1].end_s == pytest.approx(said.duration_s, abs=1e-6)
+    level = np.abs(said.samples)
+    for p in said.phonemes:
+        middle = level[int((p.start_s + 0.3 * (p.end_s - p.start_s)) * SAMPLE_RATE_HZ) :][:160]
+        if p.symbol == "p":  # the lips are shut: all but silent
+            assert middle.mean() < 0.35 * level.mean()

@@ -1,4 +1,4 @@
-"""Speech with exact phoneme times, from two synthesisers that come as packages.
+"""Speech with exact phoneme times, from synthesisers that come as packages.
 
 * ``espeak-ng`` (through ``espeakng_loader``, GPL-3.0, called as a shared library at data-making
   time only): rule-based, some forty voices and every language it knows, IPA phoneme events.
@@ -6,6 +6,7 @@
   opened with ``onnx`` and run with ``onnxruntime``; the rounded output of the duration predictor
   is the exact number of samples of every phoneme, and the noise enters from outside, so that one
   seed gives one recording.
+* ``slt``, ``rms``, ``awb`` (``data/flite_voice.py``), where the program flite is installed.
 
 A voice's ``warp`` resamples the recording (1.1: ten percent faster, higher, with shorter vocal
 tract), which makes more speakers out of each voice; phoneme times are scaled with it.
@@ -28,6 +29,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLE_RATE_HZ
+from vasa_jax.data import flite_voice
 
 SILENCE = "_"
 STOPS = "pbtdkgɡqcʈɖʔ"
@@ -65,10 +67,10 @@ class Phoneme(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """A speaker: ``name`` is ``"joe"`` or an espeak-ng voice such as ``"en-us+f3"``."""
+    """A speaker: ``"joe"``, one of flite's, or an espeak-ng voice such as ``"en-us+f3"``."""
 
     name: str = "en-us"
-    rate_wpm: int = 165  # espeak-ng's words per minute; joe maps 165 to its own pace
+    rate_wpm: int = 165  # espeak-ng's words per minute; others map 165 to their own pace
     pitch: int = 50  # 0..99, espeak-ng only
     pitch_range: int = 50  # 0..99, espeak-ng only
     warp: float = 1.0  # resampling factor of the finished recording
@@ -76,7 +78,8 @@ class Voice:
     @property
     def language(self) -> str:
         """The two- or three-letter language, ``"en"``."""
-        return "en" if self.name == "joe" else self.name.split("+")[0].split("-")[0]
+        natural = self.name == "joe" or self.name in flite_voice.VOICES
+        return "en" if natural else self.name.split("+")[0].split("-")[0]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Speech:
 
 
 def random_voice(rng: np.random.Generator, language: str | None = None) -> Voice:
-    """Draw a speaker; English speakers are ``joe`` half the time if that voice is installed."""
+    """Draw a speaker; English is mostly spoken by the natural voices that are installed."""
     if language is None:
         language = str(
             rng.choice(LANGUAGES, p=[0.56, 0.08, 0.08, 0.08, 0.06, 0.05, 0.03, 0.03, 0.03])
@@ -102,9 +105,11 @@ def random_voice(rng: np.random.Generator, language: str | None = None) -> Voice
     if language not in ACCENTS:
         raise UserError(f"no voice speaks '{language}'; choose one of {', '.join(LANGUAGES)}")
     warp = float(np.exp(rng.normal(0.0, 0.06)))
-    if language == "en" and rng.uniform() < 0.5 and joe_available():
+    natural = ["joe"] * joe_available() + list(flite_voice.VOICES) * flite_voice.available()
+    if language == "en" and rng.uniform() < 0.2 + 0.15 * len(natural) and natural:
         rate = int(np.clip(rng.normal(165, 18), 125, 215))
-        return Voice(name="joe", rate_wpm=rate, warp=float(np.exp(rng.uniform(-0.14, 0.26))))
+        warp = float(np.exp(rng.uniform(-0.14, 0.26)))
+        return Voice(name=str(rng.choice(natural)), rate_wpm=rate, warp=warp)
     return Voice(
         name=str(rng.choice(ACCENTS[language])) + str(rng.choice(VARIANTS)),
         rate_wpm=int(np.clip(rng.normal(160, 22), 115, 225)),
@@ -133,6 +138,10 @@ def speak(text: str, voice: Voice | str = "en-us", *, seed: int = 0) -> Speech:
         raise UserError("nothing to say: the text is empty")
     if voice.name == "joe":
         samples, rate_hz, phonemes = _joe_speaks(text, voice, seed)
+    elif voice.name in flite_voice.VOICES:
+        pace = float(np.clip(165 / voice.rate_wpm, 0.6, 1.6))
+        samples, rate_hz, spans = flite_voice.speak(text, voice.name, pace=pace)
+        phonemes = [Phoneme(symbol or SILENCE, a, b) for symbol, a, b in spans]
     else:
         samples, rate_hz, phonemes = _espeak_speaks(text, voice)
     phonemes = _start_stops_at_closure(phonemes, samples, rate_hz)
