@@ -20,6 +20,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture(scope="module")
+def broadcasting():
+    """Geometry and the face nets broadcast by rank, and mix bool masks with floats.
+
+    Set for the whole process, because the renderer's threads must see it, too.
+    """
+    names = ("jax_numpy_rank_promotion", "jax_numpy_dtype_promotion")
+    strict = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, ("allow", "standard"), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, strict, strict=True):
+        jax.config.update(name, value)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` are skipped where there is none."""
     if all(item.get_closest_marker("gpu") is None for item in items):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,16 +12,7 @@ from vasa_jax.cli.main import main
 from vasa_jax.core.errors import UserError
 from vasa_jax.io.image import write_image
 
-
-@pytest.fixture(scope="module", autouse=True)
-def face_nets_broadcast():
-    """The face nets scale (..., 3) by (3,), and bool masks; for the renderer's threads, too."""
-    strict = jax.config.jax_numpy_rank_promotion, jax.config.jax_numpy_dtype_promotion
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", strict[0])
-    jax.config.update("jax_numpy_dtype_promotion", strict[1])
+pytestmark = pytest.mark.usefixtures("broadcasting")
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,11 @@
 """``:smoke`` of both stages: a minute on a CPU, a loss that falls, a run folder that resumes."""
 
-import jax
 import pytest
 
 from vasa_jax.cli.main import main
 from vasa_jax.train.log import read_log
 
-
-@pytest.fixture(autouse=True)
-def as_users_run_it():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("broadcasting")
 
 
 def test_stage_one_smoke_run_learns(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Signs of the motion vector on a real head, and the fit recovering what was projected."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,13 +8,9 @@ from vasa_jax.core.types import EXPRESSION, MOTION_INDEX
 from vasa_jax.face import fit
 from vasa_jax.face import head as heads
 
+pytestmark = pytest.mark.usefixtures("broadcasting")
+
 NOSE_TIP, CHIN, FOREHEAD = 1, 152, 10
-
-
-@pytest.fixture(autouse=True)
-def broadcasting():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(scope="module")

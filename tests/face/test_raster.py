@@ -12,13 +12,6 @@ from vasa_jax.nn.warp import image_grid
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
 
-@pytest.fixture
-def broadcasting():
-    """Geometry broadcasts points against matrices by rank; the strict default forbids it."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def brute_force(placed, triangles, size):
     """Depth of the nearest front-facing triangle at every pixel centre, in float64 numpy."""
     depth = np.full((size, size), -np.inf)

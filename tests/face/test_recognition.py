@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
 
 from vasa_jax.face.recognition import TEMPLATE_112, aligned_crop, five_points, similarity_to
 
-
-@pytest.fixture(autouse=True)
-def broadcasting():
-    """Geometry broadcasts points against matrices by rank; the strict default forbids it."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("broadcasting")
 
 
 def _moved(angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:

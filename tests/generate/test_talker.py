@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,16 +11,7 @@ from vasa_jax.core.types import GAZE, MOTION_INDEX
 from vasa_jax.generate.talker import RENDER_BATCH, Talker, settle
 from vasa_jax.generate.wishes import wishes
 
-
-@pytest.fixture(scope="module", autouse=True)
-def face_nets_broadcast():
-    """The face nets scale (..., 3) by (3,), and bool masks; for the renderer's threads, too."""
-    strict = jax.config.jax_numpy_rank_promotion, jax.config.jax_numpy_dtype_promotion
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", strict[0])
-    jax.config.update("jax_numpy_dtype_promotion", strict[1])
+pytestmark = pytest.mark.usefixtures("broadcasting")
 
 
 @pytest.fixture(scope="module")

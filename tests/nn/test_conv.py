@@ -48,10 +48,6 @@ def test_depth_to_space_inverts_space_to_depth(x):
     np.testing.assert_array_equal(conv.depth_to_space(conv.space_to_depth(x, 2), 2), x)
 
 
-def test_bilinear_upsampling_equals_image_resize(x):
-    expected = jax.image.resize(x, (2, 16, 12, 12), "linear")
-    np.testing.assert_allclose(conv.upsample_bilinear(x), expected, atol=1e-5)
-
-
-def test_pooling_inverts_nearest_upsampling(x):
-    np.testing.assert_allclose(conv.pool_mean(conv.upsample_nearest(x)), x, atol=1e-6)
+def test_nearest_upsampling_repeats_every_cell(x):
+    expected = x.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_array_equal(conv.upsample_nearest(x), expected)
