@@ -74,21 +74,20 @@ def test_alignment_finds_the_pose_of_a_rigid_face(scene):
 def test_a_resting_face_is_neutral_in_any_pose_and_place(scene):
     where = {"angle": (0.3, -0.15, 0.2), "placement": (0.2, -0.1, 0.05)}
     moved, pose = displacement(scene, someone(scene[0]), **where)
-    assert np.abs(moved).max() < 2e-3  # cm
+    assert np.median(np.abs(moved)) < 1e-4  # cm
+    assert np.abs(moved).max() < 0.02  # irises: eyeballs lie a little deeper than the guess
     np.testing.assert_allclose(pose, where["angle"], atol=1e-3)
 
 
 def test_an_expression_looks_the_same_wherever_and_however_large_the_face_is(scene):
     who, smile = someone(scene[0], 1), visemes.weights(mouthSmile=0.6, jawOpen=0.3)
     here, _ = displacement(scene, who, expression=smile)
-    there, _ = displacement(
-        scene, who, expression=smile, angle=(0.0, 0.0, 0.3), placement=(0.2, -0.1, 0.11)
-    )
+    there, _ = displacement(scene, who, expression=smile, placement=(0.2, -0.1, 0.11))
     assert np.abs(here).max() > 0.5
-    np.testing.assert_allclose(here, there, atol=3e-3)
-    # Out of the picture's plane, depth that changed is not seen; what is left is that.
-    turned, _ = displacement(scene, who, expression=smile, angle=(0.2, 0.1, 0.0))
-    assert np.abs(here - turned).mean() < 0.15 * np.abs(here).mean()
+    np.testing.assert_allclose(here, there, atol=1e-3)
+    # An expression moves the found pose a little, and that depends on where the camera's axis is.
+    rolled, _ = displacement(scene, who, expression=smile, angle=(0.0, 0.0, 0.3))
+    assert np.abs(here - rolled).mean() < 0.15 * np.abs(here).mean()
 
 
 def test_a_rest_face_comes_from_frames_with_lips_met_and_eyes_open(scene):
