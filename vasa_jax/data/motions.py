@@ -1,12 +1,13 @@
 """Stage-2 data: clips of speech with the motion that belongs to it, and training windows of them.
 
-A clip comes from any source: the synthetic engine (exact truth for every frame), or real video
-fitted with the head model. Clips lie in shards, ``*.npz`` of float16 motion and int16 sound, a few
-minutes each; ``MotionCorpus`` holds a folder of them in memory. A window is K past frames, W frames
-and the look-ahead, with features of freshly augmented sound: the same clip never sounds the same
-twice, which is what lets a few voices stand for all.
+A clip comes from any source: the synthetic engine (exact truth for every frame), or real video read
+by the motion encoder (``data/videos.py``). Clips lie in shards, ``*.npz`` of float16 motion and
+int16 sound, a few minutes each; ``MotionCorpus`` holds a folder of them in memory. A window is K
+past frames, W frames and the look-ahead, with features of freshly augmented sound: the same clip
+never sounds the same twice, which is what lets a few voices stand for all.
 
     python -m vasa_jax.data.motions synthetic OUT --hours 4
+    python -m vasa_jax.data.motions videos OUT --folder DIR --encoder runs/motion_encoder
 """
 
 from __future__ import annotations
@@ -456,32 +457,6 @@ def _working_voice(rng: np.random.Generator) -> Any:
         return speaker
 
 
-def real_clip(
-    samples: np.ndarray, motion: np.ndarray, viseme: np.ndarray | None = None
-) -> MotionClip:
-    """A fitted real recording as a clip: pose relative to its own median, controls measured.
-
-    Head translation and scale of a fitted face are noisy, so they count little; lips count most.
-    """
-    frames = min(len(motion), len(samples) // SAMPLES_PER_FRAME)
-    motion = np.array(motion[:frames], np.float32)
-    motion[:, :7] -= np.median(motion[:, :7], axis=0)
-    controls = Controls.none(frames)
-    gaze = np.median(motion[:, 7:9], axis=0)
-    controls = controls._replace(
-        gaze=np.tile(gaze, (frames, 1)).astype(np.float32),
-        gaze_on=np.ones(frames, np.float32),
-        distance=np.ones(frames, np.float32),
-        distance_on=np.ones(frames, np.float32),
-    )
-    trust = np.ones(MOTION_DIM, np.float32)
-    trust[3:7] = 0.2
-    return MotionClip(
-        samples[: frames * SAMPLES_PER_FRAME].astype(np.float32), motion, controls,
-        np.full(frames, -1, np.int8) if viseme is None else viseme[:frames], trust, True,
-    )  # fmt: skip
-
-
 def toy_clips(count: int = 8, frames: int = 150, seed: int = 0) -> list[MotionClip]:
     """Stand-in data for tests and the smoke run: buzzing whose loudness opens the jaw."""
     out = []
@@ -507,6 +482,28 @@ def toy_clips(count: int = 8, frames: int = 150, seed: int = 0) -> list[MotionCl
     return out
 
 
+def recognised_phonemes(samples: np.ndarray) -> list[Any]:
+    """Spans of phonemes (``voice.Phoneme``) heard in real speech (S,) at 16 kHz, gaps as silence.
+
+    The recogniser is sure near a vowel's middle or a stop's release, so a sound begins half-way
+    back to the one before, at most 50 ms, and ends half-way to the next.
+    """
+    from vasa_jax.data import voice
+    from vasa_jax.metrics import phonemes
+
+    duration_s = len(samples) / SAMPLE_RATE_HZ
+    heard = phonemes.recognise(samples)
+    spans = []
+    for i, p in enumerate(heard):
+        before = heard[i - 1].start if i else -1.0
+        after = heard[i + 1].start if i + 1 < len(heard) else p.start + 1.0
+        start = max(p.start - 0.05, 0.5 * (p.start + before), 0.0)
+        end = min(0.5 * (p.start + after), p.start + 0.15, duration_s)
+        if end > start + 0.005:
+            spans.append(voice.Phoneme(p.symbol, start, end))
+    return list(voice.join([voice.Speech(samples, spans)]).phonemes)
+
+
 def recognised_clip(
     samples: np.ndarray, *, seed: int, real_gap_cm: np.ndarray | None = None
 ) -> MotionClip:
@@ -517,23 +514,10 @@ def recognised_clip(
     real: what opens the mouth is scaled until the gap of the weights is the measured one.
     """
     from vasa_jax.data import performance, visemes, voice
-    from vasa_jax.metrics import phonemes
 
     frames = len(samples) // SAMPLES_PER_FRAME
     samples = np.asarray(samples[: frames * SAMPLES_PER_FRAME], np.float32)
-    duration_s = len(samples) / SAMPLE_RATE_HZ
-    heard = phonemes.recognise(samples)
-    spans = []
-    for i, p in enumerate(heard):
-        # The recogniser is sure near a vowel's middle or a stop's release, so a sound begins
-        # half-way back to the one before, at most 50 ms, and ends half-way to the next.
-        before = heard[i - 1].start if i else -1.0
-        after = heard[i + 1].start if i + 1 < len(heard) else p.start + 1.0
-        start = max(p.start - 0.05, 0.5 * (p.start + before), 0.0)
-        end = min(0.5 * (p.start + after), p.start + 0.15, duration_s)
-        if end > start + 0.005:
-            spans.append(voice.Phoneme(p.symbol, start, end))
-    spans = voice.join([voice.Speech(samples, spans)]).phonemes  # fills the gaps with silence
+    spans = recognised_phonemes(samples)
     level = float(np.sqrt(np.mean(np.square(samples)))) + 1e-6
     said = voice.Speech(samples * (0.06 / level), spans)
     acted = performance.perform(said, seed=seed, emotion="neutral", strength=0.5)
@@ -578,68 +562,6 @@ def make_recognised_shards(out: Path, folder: Path, gaps: Path | None, *, per_sh
         print(f"shard {i + 1} of {-(-len(files) // per_shard)}", flush=True)
 
 
-def video_clip(path: Path, head: Any, *, audio_late_frames: float = 0.0) -> MotionClip | None:
-    """A video of one talking person, fitted with the head model; None where no face is found.
-
-    ``audio_late_frames`` is how much the sound lags the picture; it is taken out.
-    """
-    from vasa_jax.face import align
-    from vasa_jax.face.finder import FaceTracker
-    from vasa_jax.face.fit import fit_portrait, fit_sequence
-    from vasa_jax.io.video import read_video, read_video_audio
-
-    tracker = FaceTracker()
-    found = [tracker.track(frame) for frame in read_video(path)]
-    if sum(face is not None for face in found) < 0.9 * max(len(found), 1):
-        return None
-    last = next(face for face in found if face is not None)
-    marks = []
-    for face in found:
-        last = face if face is not None else last
-        marks.append(last.landmarks)
-    landmarks = np.stack(marks)
-    crop = align.crop_from_landmarks(np.median(landmarks, axis=0))
-    in_crop = np.stack([align.to_crop(m, crop) for m in landmarks])
-    # The most typical frame with the mouth at rest stands for the portrait.
-    gap = np.linalg.norm(in_crop[:, 13, :2] - in_crop[:, 14, :2], axis=-1)
-    portrait = fit_portrait(head, in_crop[int(np.argmin(gap))])
-    motion = fit_sequence(head, in_crop, portrait)
-    samples, rate = read_video_audio(path)
-    if rate != SAMPLE_RATE_HZ:
-        import soxr
-
-        samples = soxr.resample(samples, rate, SAMPLE_RATE_HZ)
-    samples = samples.mean(1) if samples.ndim == 2 else samples
-    late = round(audio_late_frames * SAMPLES_PER_FRAME)
-    return real_clip(np.asarray(samples, np.float32)[max(late, 0) :], motion)
-
-
-def make_video_shards(
-    out: Path, folder: Path, head_path: Path, *, per_shard: int = 50, first: int = 0
-) -> None:
-    """Shards of every video in ``folder``, each clip also slower and faster (other voices)."""
-    from vasa_jax.face.head import load_head
-
-    head = load_head(head_path)
-    videos = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".mkv", ".mov", ".mpg"))
-    for i in range(first, -(-len(videos) // per_shard)):
-        path = out / f"video_{i:05d}.npz"
-        if path.exists():
-            continue
-        rng = np.random.default_rng([11, i])
-        clips = []
-        for video in videos[i * per_shard : (i + 1) * per_shard]:
-            clip = video_clip(video, head)
-            if clip is None:
-                continue
-            clips.append(clip)
-            for low, high in ((0.82, 0.94), (1.06, 1.25)):
-                clips.append(change_speed(clip, float(rng.uniform(low, high))))
-        if clips:
-            write_shard(path, clips)
-        print(f"{video.name}: shard {i} of {len(videos) // per_shard}", flush=True)
-
-
 # --- command ------------------------------------------------------------------------------------
 
 
@@ -663,7 +585,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument("--folder", type=Path, help="of videos of one talking person each")
     parser.add_argument("--gaps", type=Path, help="folder of measured lip gaps, NAME.npy in cm")
-    parser.add_argument("--head", type=Path, help="the release's head model, .npz")
+    parser.add_argument("--encoder", type=Path, help="run folder of configs/motion_encoder.py")
+    parser.add_argument("--head", type=Path, help="head model, .npz, if not the bundled one")
+    parser.add_argument("--landmarks", type=Path, help="folder that keeps the videos' landmarks")
     args = parser.parse_args()
     if args.source == "speech":
         if args.folder is None:
@@ -671,9 +595,14 @@ def main() -> None:
         make_recognised_shards(args.out, args.folder, args.gaps, per_shard=50)
         return
     if args.source == "videos":
-        if args.folder is None or args.head is None:
-            parser.error("videos needs --folder and --head")
-        make_video_shards(args.out, args.folder, args.head, first=args.first)
+        if args.folder is None or args.encoder is None:
+            parser.error("videos needs --folder and --encoder")
+        from vasa_jax.data import videos
+
+        reader = videos.load_reader(args.encoder, args.head)
+        videos.make_video_shards(
+            args.out, args.folder, reader, kept=args.landmarks, first=args.first
+        )
         return
     count = max(1, round(args.hours * 60 / args.minutes_per_shard))
     began = time.monotonic()

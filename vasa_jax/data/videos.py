@@ -1,0 +1,169 @@
+"""Stage-2 clips from videos of one talking person each: landmarks, then the motion encoder.
+
+video ──► landmarks of every frame ──► rest face ──► E_motion per frame ──► MotionClip
+  └─────► sound ──► phonemes ──► visemes, and which frames are silent ──┘
+
+python -m vasa_jax.data.motions videos OUT --folder DIR --encoder runs/motion_encoder
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vasa_jax.checkpoint.train_state import read_params
+from vasa_jax.core.config import from_json
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import (
+    GAZE,
+    MOTION_DIM,
+    POSE,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    Controls,
+)
+from vasa_jax.data import visemes
+from vasa_jax.data.faces import example_head
+from vasa_jax.data.motions import MotionClip, recognised_phonemes, write_shard
+from vasa_jax.face import align
+from vasa_jax.face.finder import FaceTracker
+from vasa_jax.face.head import load_head
+from vasa_jax.face.motion_encoder import MotionEncoderConfig, MotionReader, typical_rest
+from vasa_jax.io.video import read_video, read_video_audio
+
+FOUND_SHARE = 0.9  # of the frames; a video with fewer faces is left out
+SILENT = 0.05  # of the speaking curve
+
+
+def load_reader(run: str | Path, head: str | Path | None = None) -> MotionReader:
+    """The trained encoder of a run folder, with a head file or the bundled release's head."""
+    path = Path(run) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{run} is no run of configs/motion_encoder.py (it has no config.json)")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _, params = read_params(run)
+    cfg = from_json(MotionEncoderConfig, config["model"])
+    head = head or config.get("head")
+    return MotionReader(cfg, params, load_head(head) if head else example_head())
+
+
+def video_landmarks(path: Path, kept: Path | None = None) -> np.ndarray:
+    """Landmarks (T, 478, 3) in px of a video's face, NaN where none is found.
+
+    ``kept`` is a folder in which they stay, so that another encoder need not look again.
+    """
+    store = kept / f"{path.stem}.npz" if kept is not None else None
+    if store is not None and store.exists():
+        with np.load(store) as table:
+            return table["landmarks"]
+    tracker = FaceTracker()
+    rows = []
+    for frame in read_video(path):
+        face = tracker.track(frame)
+        rows.append(np.full((478, 3), np.nan) if face is None else face.landmarks)
+    landmarks = np.stack(rows).astype(np.float32) if rows else np.zeros((0, 478, 3), np.float32)
+    if store is not None:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        temporary = store.with_name(f".{store.name}")
+        np.savez(temporary, landmarks=landmarks)
+        temporary.rename(store)
+    return landmarks
+
+
+def video_clip(
+    path: Path,
+    reader: MotionReader,
+    *,
+    kept: Path | None = None,
+    audio_late_frames: float = 0.0,
+) -> MotionClip | None:
+    """A video of one talking person read by the encoder; None where no face is found.
+
+    ``audio_late_frames`` is how much the sound lags the picture; it is taken out.
+    """
+    landmarks = video_landmarks(path, kept)
+    ok = np.isfinite(landmarks).all((1, 2))
+    if not len(ok) or ok.mean() < FOUND_SHARE:
+        return None
+    # A frame without a face repeats the one before it.
+    last = np.maximum.accumulate(np.where(ok, np.arange(len(ok)), int(np.argmax(ok))))
+    samples = _sound(path)[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
+    return landmark_clip(landmarks[last], samples, reader)
+
+
+def landmark_clip(
+    landmarks_TL3: np.ndarray, samples: np.ndarray, reader: MotionReader
+) -> MotionClip:
+    """Landmarks (T, 478, 3) in px and mono sound at 16 kHz of one person -> their clip."""
+    frames = min(len(landmarks_TL3), len(samples) // SAMPLES_PER_FRAME)
+    samples = np.asarray(samples[: frames * SAMPLES_PER_FRAME], np.float32)
+    landmarks = landmarks_TL3[:frames]
+    crop = align.crop_from_landmarks(np.median(landmarks, axis=0))
+    in_crop = align.to_crop(landmarks, crop)
+    heard = visemes.mouth_curves(recognised_phonemes(samples), samples)
+    rest = reader.rest(typical_rest(in_crop, heard.speaking[:frames] < SILENT))
+    return real_clip(samples, reader(in_crop, rest), heard.viseme[:frames].astype(np.int8))
+
+
+def _sound(path: Path) -> np.ndarray:
+    samples, rate = read_video_audio(path)
+    samples = samples.mean(1) if samples.ndim == 2 else samples
+    if rate != SAMPLE_RATE_HZ:
+        import soxr
+
+        samples = soxr.resample(samples, rate, SAMPLE_RATE_HZ)
+    return np.asarray(samples, np.float32)
+
+
+def real_clip(
+    samples: np.ndarray, motion: np.ndarray, viseme: np.ndarray | None = None
+) -> MotionClip:
+    """A real recording as a clip: pose relative to its own median, controls measured.
+
+    Head translation and scale are noisy, so they count little.
+    """
+    frames = min(len(motion), len(samples) // SAMPLES_PER_FRAME)
+    motion = np.array(motion[:frames], np.float32)
+    motion[:, POSE] -= np.median(motion[:, POSE], axis=0)
+    controls = Controls.none(frames)
+    gaze = np.median(motion[:, GAZE], axis=0)
+    controls = controls._replace(
+        gaze=np.tile(gaze, (frames, 1)).astype(np.float32),
+        gaze_on=np.ones(frames, np.float32),
+        distance=np.ones(frames, np.float32),
+        distance_on=np.ones(frames, np.float32),
+    )
+    trust = np.ones(MOTION_DIM, np.float32)
+    trust[3:7] = 0.2
+    return MotionClip(
+        samples[: frames * SAMPLES_PER_FRAME].astype(np.float32), motion, controls,
+        np.full(frames, -1, np.int8) if viseme is None else viseme[:frames], trust, True,
+    )  # fmt: skip
+
+
+def make_video_shards(
+    out: Path,
+    folder: Path,
+    reader: MotionReader,
+    *,
+    per_shard: int = 50,
+    first: int = 0,
+    kept: Path | None = None,
+) -> None:
+    """Shards of every video in ``folder``; those that exist are left alone."""
+    found = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".mkv", ".mov", ".mpg"))
+    shards = -(-len(found) // per_shard)
+    for i in range(first, shards):
+        path = out / f"video_{i:05d}.npz"
+        if path.exists():
+            continue
+        read = (
+            video_clip(video, reader, kept=kept)
+            for video in found[i * per_shard : (i + 1) * per_shard]
+        )
+        clips = [clip for clip in read if clip is not None]
+        if clips:
+            write_shard(path, clips)
+        print(f"shard {i + 1} of {shards}: {len(clips)} clips", flush=True)
