@@ -24,11 +24,12 @@ VERBS = {
     "train": "train a stage from a configuration file",
     "synth": "render synthetic talking heads with their ground truth",
     "evaluate": "measure generated videos: identity, lip-sync, blinks, motion",
+    "inspect": "count the parameters (and FLOPs) of a configuration's model",
     "release": "turn a training run into a release",
     "check": "say what is installed, which devices and codecs work, and what is missing",
 }
 # Not synth: its workers are forked, which JAX's threads would not survive.
-USES_JAX = ("generate", "train", "evaluate")
+USES_JAX = ("generate", "train", "inspect", "evaluate")
 # Packages of an extra, by import name: what to install when one is missing.
 EXTRA_OF = {
     "numba": "train",

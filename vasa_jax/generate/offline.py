@@ -2,7 +2,9 @@
 
 The scan's body has fixed shapes and runs over a fixed number of hops; a longer recording calls the
 same compiled scan again with the state handed on, so any length compiles once and memory stays
-flat. Hops after the end are skipped, not computed.
+flat. Hops after the end are skipped, not computed. The default hop is the model's window (the
+paper's windowed mode); with the hop of a live stream and the same features, controls, scales and
+seed, the motion is the live stream's, bit for bit.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def generate_motion(
     return np.concatenate(out)[:total] if out else np.zeros((0, MOTION_DIM), np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnames=("model", "cfg"), donate_argnames="state")
 def roll_chunk(
     model: MotionModelConfig,
     cfg: RollingConfig,
@@ -119,8 +121,9 @@ def roll_chunk(
 ) -> tuple[RollingState, jax.Array]:
     """``lax.scan`` of the rolling step over ``features_BAD``, ``n * hop + lookahead`` frames.
 
-    Returns the state after it and normalised motion ``(B, n * hop, M)``. Where no stream has a
-    valid frame in a hop, the step is skipped and zeros come out.
+    Returns the state after it and normalised motion ``(B, n * hop, M)``, the same bits as n calls
+    of ``rolling.live_step``. ``state`` is donated: don't use it again. Where no stream has a valid
+    frame in a hop, the step is skipped and zeros come out.
     """
     batch, length, _ = features_BAD.shape
     hop, ahead = cfg.hop, cfg.lookahead(model)

@@ -1,14 +1,25 @@
 """The rolling step: speech and controls of the next frames in, their motion out, for B streams.
 
-One pure function of (params, state, inputs) with fixed shapes. The paper's windowed mode
-(``hop`` = window) and live modes (a hop of a few frames) are configurations of it, with the same
-weights. A step makes ``hop`` frames and, in live modes, drafts ``lookahead`` more that the next
-step makes again. Its audio input holds ``hop + lookahead`` frames of features, the last of which
-come again as the first of the next step: that overlap is the declared latency,
-``(hop + lookahead) * 40 ms``.
+One pure function of (params, state, inputs) with fixed shapes, so a process compiles it once. With
+the same weights it runs in two modes, which are values of ``RollingConfig``::
 
-Noise of frame f is a function of (stream key, f) alone, so any frame can be made again, and streams
-cannot see each other.
+    windowed (the paper)   hop = W = 50           K past | hop ........................ | ahead
+    live                   hop = 2 to 5           K past | hop .. | ahead .. |
+                                                  given    made     drafted, heard already
+
+Windowed: a step makes a whole window of W frames after K = 10 past ones (VASA-1, section 3.3).
+Live: a step makes ``hop`` frames and drafts ``ahead`` more, which the next step makes again with
+more sound. Either way the step's sound reaches ``ahead`` frames beyond the frames it gives out, and
+nothing later can change them. ``ahead`` is what the audio encoder looks forward
+(``MotionModelConfig.lookahead_frames``); the features themselves see no future.
+
+Latency, from a sound to the frame that shows it, compute excluded: at most ``(hop + ahead) * 40
+ms``, since the first frame of a hop waits until the hop's last frame and its look-ahead were heard.
+With ``ahead = 3``: 2120 ms at hop 50, 240 ms at hop 3, 200 ms at hop 2.
+
+Streams are independent: each has its own key, clock, past, controls and guidance scales, starts,
+pauses (``active_B``) and starts anew (``reset_B``) at any hop, and none of that compiles again.
+Noise of frame f is a function of (stream key, f) alone, so any frame can be made again.
 """
 
 from __future__ import annotations
@@ -19,12 +30,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_NAMES, Controls
 from vasa_jax.diffusion import guidance, samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.model import MotionModel, MotionModelConfig
+from vasa_jax.motion.conditions import CONDITION_NAMES
 
 # Lids are rare events: a deterministic few-step sampler averages them away (2 blinks a minute),
 # an ancestral one blinks but loosens the lips. So the lids alone are sampled ancestrally.
@@ -34,15 +47,25 @@ SAMPLERS: dict[str, samplers.Step] = samplers.SAMPLERS | {"ddim_lids": samplers.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RollingConfig:
-    """How motion is rolled out. Static: a change compiles anew."""
+    """How motion is rolled out: windowed or live (see above). Static: a change compiles anew."""
 
-    hop: int = 50  # frames per step
+    hop: int = 50  # frames per step: the model's window, or 2 to 5 live
     sampler: str = "ddim"
-    steps: int = 10
+    steps: int = 10  # of the sampler
     grid: str = "uniform"
     guided: tuple[str, ...] = ("audio", "gaze")  # conditions with a guidance branch
 
+    def __post_init__(self) -> None:
+        if self.hop < 1 or self.steps < 1:
+            raise ValueError(f"rolling: hop {self.hop} and steps {self.steps} must be at least 1")
+        unknown = set(self.guided) - set(CONDITION_NAMES)
+        if unknown:
+            raise ValueError(
+                f"rolling: no condition {sorted(unknown)}; there are {CONDITION_NAMES}"
+            )
+
     def lookahead(self, model: MotionModelConfig) -> int:
+        """Frames of sound after the hop that a step must be given."""
         return model.lookahead_frames
 
     def frames(self, model: MotionModelConfig) -> int:
@@ -50,7 +73,7 @@ class RollingConfig:
         return min(model.window, self.hop + self.lookahead(model))
 
     def latency_ms(self, model: MotionModelConfig) -> float:
-        """From a sound to the frame that shows it, compute excluded."""
+        """From a sound to the frame that shows it, at most, compute excluded."""
         return 1000.0 / FPS * (self.hop + self.lookahead(model))
 
 
@@ -61,6 +84,7 @@ class RollingState:
     past_motion: jax.Array  # (B, K, M) normalised
     past_audio: jax.Array  # (B, K, D) features
     past_valid: jax.Array  # (B, K) bool, False before the beginning
+    past_heard: jax.Array  # (B, K) bool, False also where the sound was missing
     key: jax.Array  # (B,) typed keys
     frame: jax.Array  # (B,) int32, index of the next frame
 
@@ -78,9 +102,26 @@ def init_state(model: MotionModelConfig, seeds: jax.Array) -> RollingState:
         past_motion=jnp.zeros((batch, model.past, MOTION_DIM), jnp.float32),
         past_audio=jnp.zeros((batch, model.past, model.features.dim), jnp.float32),
         past_valid=jnp.zeros((batch, model.past), bool),
+        past_heard=jnp.zeros((batch, model.past), bool),
         key=keys,
         frame=jnp.zeros((batch,), jnp.int32),
     )
+
+
+def guidance_scales(
+    cfg: RollingConfig, batch: int, scales: Mapping[str, float | np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Scales (equation 2) as ``step`` takes them: ``(B,)`` float32 for every guided condition.
+
+    A number holds for all streams, an array ``(B,)`` for each. What is not named gets 0, which is
+    exactly no guidance; so one compiled step serves any mixture. Raises ValueError for a condition
+    without a branch in ``cfg.guided``.
+    """
+    missing = {n for n, s in scales.items() if n not in cfg.guided and np.any(s)}
+    if missing:
+        raise ValueError(f"no guidance branch for {sorted(missing)}; compiled are {cfg.guided}")
+    table = {n: np.asarray(scales.get(n, 0.0), np.float32) for n in cfg.guided}
+    return {n: np.array(np.broadcast_to(s, (batch,))) for n, s in table.items()}
 
 
 def step(
@@ -95,6 +136,7 @@ def step(
     *,
     active_B: jax.Array,
     reset_B: jax.Array,
+    seed_B: jax.Array | None = None,
 ) -> tuple[RollingState, jax.Array]:
     """The next ``hop`` frames of normalised motion ``(B, hop, M)``.
 
@@ -104,7 +146,10 @@ def step(
         controls: wishes for the same frames.
         scales: guidance scale of each of ``cfg.guided``: arrays, scalar or ``(B,)``.
         active_B: streams that advance; others keep their state and return zeros.
-        reset_B: streams that start anew (same key) before this step.
+        reset_B: streams that start anew before this step: frame 0, no past.
+        seed_B: uint32, the seed of each stream that starts anew; None keeps its key.
+
+    Row b of the results depends on row b of the inputs alone.
     """
     ahead, frames, hop = cfg.lookahead(model), cfg.frames(model), cfg.hop
     if audio_BAD.shape[1] != hop + ahead:
@@ -115,7 +160,9 @@ def step(
     net = MotionModel(model)
     fresh = reset_B
     past_valid = state.past_valid & ~fresh[:, None]
+    past_heard = state.past_heard & ~fresh[:, None]
     frame = jnp.where(fresh, 0, state.frame)
+    key = state.key if seed_B is None else jnp.where(fresh, stream_keys(seed_B), state.key)
 
     # Features: K past, the window, and the encoder's look-ahead, which live modes do not have.
     missing = frames + ahead - (hop + ahead)
@@ -123,7 +170,7 @@ def step(
     features = jnp.concatenate(
         [state.past_audio, audio, jnp.zeros((batch, missing, audio.shape[-1]))], axis=1
     )
-    valid = jnp.concatenate([past_valid, valid_BA, jnp.zeros((batch, missing), bool)], axis=1)
+    valid = jnp.concatenate([past_heard, valid_BA, jnp.zeros((batch, missing), bool)], axis=1)
     wishes = jax.tree.map(lambda x: x[:, :frames], controls)
 
     names, count = cfg.guided, 1 + len(cfg.guided)
@@ -141,6 +188,7 @@ def step(
     }
 
     def denoise(x_BTM: jax.Array, t: jax.Array) -> jax.Array:
+        # The one place where branches meet: scales that depend on t (an interval) belong here.
         t_B = jnp.broadcast_to(t, (count * batch,))
         out: Any = net.apply(variables, many(x_BTM), t_B, method="denoise", **fixed)
         return guidance.combine(out, names, scales)
@@ -150,9 +198,9 @@ def step(
         SAMPLERS[cfg.sampler],
         schedule,
         denoise,
-        _frame_noise(state.key, frame, frames, 0),
+        _frame_noise(key, frame, frames, 0),
         TIME_GRIDS[cfg.grid](schedule, cfg.steps),
-        lambda i: _frame_noise(state.key, frame, frames, 1 + i),
+        lambda i: _frame_noise(key, frame, frames, 1 + i),
     )
     motion = x[:, :hop]
 
@@ -163,16 +211,25 @@ def step(
         past_motion=roll(state.past_motion, motion),
         past_audio=roll(state.past_audio, audio[:, :hop]),
         past_valid=roll(past_valid, jnp.ones((batch, hop), bool)),
-        key=state.key,
+        past_heard=roll(past_heard, valid_BA[:, :hop]),
+        key=key,
         frame=frame + hop,
     )
-    reset_only = state.replace(past_valid=past_valid, frame=frame)  # type: ignore[attr-defined]
+    reset_only = state.replace(  # type: ignore[attr-defined]
+        past_valid=past_valid, past_heard=past_heard, key=key, frame=frame
+    )
 
     def choose(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(active_B.reshape(batch, *(1,) * (a.ndim - 1)), a, b)
 
     new_state = jax.tree.map(choose, advanced, reset_only)
     return new_state, choose(motion, jnp.zeros_like(motion))
+
+
+live_step = jax.jit(step, static_argnames=("model", "cfg"), donate_argnames="state")
+"""``step`` compiled, its state donated: the buffers of the state that goes in are used for the one
+that comes out, so never look at the old one again. A process that serves one release in one mode
+compiles it once; give every argument the same shape, dtype and device each time."""
 
 
 def _frame_noise(key_B: jax.Array, frame_B: jax.Array, frames: int, draw: Any) -> jax.Array:
