@@ -19,6 +19,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import (
     GAZE,
     MOTION_DIM,
+    MOTION_INDEX,
     POSE,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,
@@ -122,7 +123,8 @@ def real_clip(
 ) -> MotionClip:
     """A real recording as a clip: pose relative to its own median, controls measured.
 
-    Head translation and scale are noisy, so they count little.
+    Head translation, scale and gaze are noisy, so they count little. Lids don't count at all:
+    the landmarks of a closing eye stop short of shut, and blinks must not learn to.
     """
     frames = min(len(motion), len(samples) // SAMPLES_PER_FRAME)
     motion = np.array(motion[:frames], np.float32)
@@ -136,7 +138,8 @@ def real_clip(
         distance_on=np.ones(frames, np.float32),
     )
     trust = np.ones(MOTION_DIM, np.float32)
-    trust[3:7] = 0.2
+    trust[3:7] = trust[GAZE] = 0.2
+    trust[[MOTION_INDEX["eyeBlink_L"], MOTION_INDEX["eyeBlink_R"]]] = 0.0
     return MotionClip(
         samples[: frames * SAMPLES_PER_FRAME].astype(np.float32), motion, controls,
         np.full(frames, -1, np.int8) if viseme is None else viseme[:frames], trust, True,
