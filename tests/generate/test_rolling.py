@@ -11,7 +11,7 @@ from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.generate import offline, rolling
 from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.generate.rolling import RollingConfig, live_step
-from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.latents import MOUTH, MotionStats
 from vasa_jax.motion.transformer import TransformerConfig
 
 MODEL = MotionModelConfig(
@@ -410,3 +410,24 @@ def test_the_same_seed_gives_the_same_motion_and_another_does_not(params):
 
     np.testing.assert_array_equal(run(1), run(1))
     assert np.abs(run(1) - run(2)).max() > 1e-3
+
+
+def test_temperature_scales_the_noise_of_the_mouth_alone(params, monkeypatch):
+    """With a sampler that gives back what it starts from, the step's motion is its noise."""
+    monkeypatch.setattr(rolling.samplers, "sample", lambda step, schedule, denoise, x, *_: x)
+    audio, valid, controls = inputs()
+    made = {}
+    for temperature in (1.0, 0.25):
+        cfg = RollingConfig(hop=8, guided=(), temperature=temperature)
+        state = rolling.init_state(MODEL, jnp.asarray([5, 6]))
+        part = slice(0, 8 + AHEAD)
+        _, made[temperature] = rolling.step(
+            params, MODEL, cfg, state, audio[:, part], valid[:, part],
+            jax.tree.map(lambda x: x[:, part], controls), {},  # noqa: B023
+            active_B=jnp.ones(2, bool), reset_B=jnp.zeros(2, bool),
+        )  # fmt: skip
+    mouth = np.zeros(MOTION_DIM, bool)
+    mouth[list(MOUTH)] = True
+    np.testing.assert_array_equal(made[0.25][..., ~mouth], made[1.0][..., ~mouth])
+    np.testing.assert_allclose(made[0.25][..., mouth], 0.25 * made[1.0][..., mouth], rtol=1e-6)
+    assert made[1.0][..., mouth].std() > 0.8

@@ -22,7 +22,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.generate import rolling
 from vasa_jax.generate.model import MotionModelConfig
-from vasa_jax.generate.rolling import SAMPLERS, RollingConfig, RollingState
+from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig, RollingState
 from vasa_jax.motion.conditions import CONDITION_NAMES
 from vasa_jax.motion.latents import MotionStats
 
@@ -45,6 +45,7 @@ def generate_motion(
     guidance: Mapping[str, float] | None = None,
     hop: int | None = None,
     grid: str = "uniform",
+    temperature: float = MOUTH_TEMPERATURE,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Physical motion ``(T, 54)`` for features ``(T, D)`` of a recording.
@@ -53,6 +54,7 @@ def generate_motion(
         stats: the release's motion statistics, as ``MotionStats`` or as the JSON table.
         controls: tracks over the T frames (leading shape ``(T,)``); None asks for nothing.
         guidance: scale per condition (equation 2); zero or absent means no branch for it.
+        temperature: deviation of the noise that the mouth starts from; 1 is a fair sample.
         hop: frames per window, at most the model's window (the default).
         progress: called with (frames done, frames in all).
 
@@ -79,7 +81,12 @@ def generate_motion(
     }
     scales = {n: s for n, s in scales.items() if s != 0 and wished.get(n, True)}
     cfg = RollingConfig(
-        hop=hop or model.window, sampler=sampler, steps=steps, grid=grid, guided=tuple(scales)
+        hop=hop or model.window,
+        sampler=sampler,
+        steps=steps,
+        grid=grid,
+        guided=tuple(scales),
+        temperature=temperature,
     )
     ahead = cfg.lookahead(model)
     chunk = cfg.hop * HOPS_PER_CALL

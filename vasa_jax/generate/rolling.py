@@ -38,10 +38,17 @@ from vasa_jax.diffusion import guidance, samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.model import MotionModel, MotionModelConfig
 from vasa_jax.motion.conditions import CONDITION_NAMES
+from vasa_jax.motion.latents import MOUTH
 
 # Lids are rare events: a deterministic few-step sampler averages them away (2 blinks a minute),
 # an ancestral one blinks but loosens the lips. So the lids alone are sampled ancestrally.
 _LID_ETA = tuple(1.0 if name.startswith("eyeBlink") else 0.0 for name in MOTION_NAMES)
+
+# On voices unlike those of training the model is unsure, and a fair sample of what it thinks
+# possible moves lips without a sound. Starting the mouth from little noise keeps it near the most
+# likely one (eighteen recordings, temperature 1 -> 0: sync 0.41 -> 0.44, closures 0.58 -> 0.68).
+MOUTH_TEMPERATURE = 0.2
+
 SAMPLERS: dict[str, samplers.Step] = samplers.SAMPLERS | {"ddim_lids": samplers.Ddim(eta=_LID_ETA)}
 
 
@@ -54,6 +61,7 @@ class RollingConfig:
     steps: int = 10  # of the sampler
     grid: str = "uniform"
     guided: tuple[str, ...] = ("audio", "gaze")  # conditions with a guidance branch
+    temperature: float = MOUTH_TEMPERATURE  # of the noise that the mouth starts from
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.steps < 1:
@@ -198,7 +206,7 @@ def step(
         SAMPLERS[cfg.sampler],
         schedule,
         denoise,
-        _frame_noise(key, frame, frames, 0),
+        jnp.asarray(_temperatures(cfg)) * _frame_noise(key, frame, frames, 0),
         TIME_GRIDS[cfg.grid](schedule, cfg.steps),
         lambda i: _frame_noise(key, frame, frames, 1 + i),
     )
@@ -230,6 +238,13 @@ live_step = jax.jit(step, static_argnames=("model", "cfg"), donate_argnames="sta
 """``step`` compiled, its state donated: the buffers of the state that goes in are used for the one
 that comes out, so never look at the old one again. A process that serves one release in one mode
 compiles it once; give every argument the same shape, dtype and device each time."""
+
+
+def _temperatures(cfg: RollingConfig) -> np.ndarray:
+    """Deviation (1, 1, M) of the noise that each number starts from."""
+    scale = np.ones((1, 1, MOTION_DIM), np.float32)
+    scale[..., np.asarray(MOUTH)] = cfg.temperature
+    return scale
 
 
 def _frame_noise(key_B: jax.Array, frame_B: jax.Array, frames: int, draw: Any) -> jax.Array:
