@@ -22,7 +22,7 @@ pytestmark = pytest.mark.torch
 
 COSINE = Cosine(log_snr_max=9.0, log_snr_min=-9.0)
 MIXTURE = exact.Mixture()
-X = np.array([0.4, -1.3, 0.1, 2.0], np.float32)
+X = np.array([[0.4, -1.3, 0.1, 2.0]], np.float32)  # UniPC and DDPM want a second axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def grid(ends_in_data: bool) -> np.ndarray:
 
 
 def ours(step: Any, schedule: Any, t: np.ndarray, noise: np.ndarray, x: np.ndarray = X):
-    """Every state on the way ``(len(t), 4)``."""
+    """Every state on the way ``(len(t), 1, 4)``."""
     return samplers.trajectory(
         step, schedule, lambda x, t: MIXTURE.denoise(schedule, x, t), jnp.asarray(x),
         jnp.asarray(t), lambda i: jnp.asarray(noise)[i],
@@ -71,7 +71,7 @@ def levels(schedule: Any, t: np.ndarray) -> Any:
 
 
 def normal(t: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(len(t) - 1, len(X))).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(len(t) - 1, *X.shape)).astype(np.float32)
 
 
 MULTISTEP = {
@@ -141,7 +141,7 @@ def test_ancestral_is_ddpm():
         np.array(jnp.square(COSINE.alpha(jnp.asarray(t))))
     ).flip(0)
     generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randn(len(X), generator=generator) for _ in t[1:]]
+    drawn = [torch.randn(X.shape, generator=generator) for _ in t[1:]]
     expected = ours(samplers.SAMPLERS["ancestral"], COSINE, t, torch.stack(drawn).numpy())
     generator.manual_seed(0)
     x = torch.tensor(X)
