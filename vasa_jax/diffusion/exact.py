@@ -175,7 +175,7 @@ def moments(
             times, lambda i: noise[1 + i],
         )  # fmt: skip
 
-    centre, push = jax.linearize(run, zeros)
+    centre, push = jax.linearize(jax.jit(run), zeros)
     # One row of (directions, D) for each number of noise.
     slope = jax.jit(jax.vmap(push))(
         jnp.eye(zeros.size, dtype=zeros.dtype).reshape(-1, *zeros.shape)
