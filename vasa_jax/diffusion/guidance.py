@@ -5,6 +5,11 @@
 All branches run in one call on a batch ``1 + C`` times as large, branch-major: row ``n B + b`` is
 branch n of example b. Scales are arrays, so changing them never recompiles; which conditions have
 a branch at all is static, because it decides the size of the batch.
+
+``scales_at`` limits guidance to an interval of t (Kynkaanniemi et al. 2024, arXiv 2404.07724: at
+the noisiest times it costs variety, at the cleanest it does nothing). A denoiser calls it with
+its own t, ``combine(outputs, names, scales_at(scales, t, interval))``; the interval is an argument
+of the compiled function like the scales.
 """
 
 from __future__ import annotations
@@ -28,6 +33,21 @@ def branch_keep(names: Sequence[str], batch: int) -> dict[str, jax.Array]:
     count = 1 + len(names)
     branch = jnp.repeat(jnp.arange(count), batch)
     return {name: branch != 1 + i for i, name in enumerate(names)}
+
+
+def scales_at(
+    scales: Mapping[str, jax.Array], t: jax.Array, interval: tuple[jax.Array, jax.Array]
+) -> dict[str, jax.Array]:
+    """The scales at time ``t``: as given where ``interval[0] <= t <= interval[1]``, 0 elsewhere.
+
+    Args:
+        scales: for each condition a scalar or one scale per example ``(B,)``.
+        t: time of the state, a scalar or ``(B,)``.
+        interval: lowest and highest guided time, each a scalar or ``(B,)``; (0, 1) guides always.
+    """
+    low, high = interval
+    inside = (t >= low) & (t <= high)
+    return {name: jnp.where(inside, scale, jnp.zeros_like(scale)) for name, scale in scales.items()}
 
 
 def combine(outputs: jax.Array, names: Sequence[str], scales: Mapping[str, jax.Array]) -> jax.Array:

@@ -54,7 +54,7 @@ class Cosine:
         return -2.0 * jnp.log(jnp.tan(self._theta(t)))
 
     def time(self, log_snr: jax.Array) -> jax.Array:
-        lo, hi = self._theta(jnp.float32(0.0)), self._theta(jnp.float32(1.0))
+        lo, hi = self._theta(jnp.zeros_like(log_snr)), self._theta(jnp.ones_like(log_snr))
         return (jnp.arctan(jnp.exp(-0.5 * log_snr)) - lo) / (hi - lo)
 
 

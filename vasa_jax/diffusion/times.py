@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vasa_jax.diffusion.schedules import Schedule
 
@@ -14,6 +15,20 @@ def uniform(schedule: Schedule, num_steps: int) -> jax.Array:
     """Equal steps in t."""
     del schedule
     return jnp.linspace(1.0, 0.0, num_steps + 1, dtype=jnp.float32)
+
+
+def trailing(schedule: Schedule, num_steps: int, levels: int = 1000) -> jax.Array:
+    """Equal steps, spaced from the noise end, among the ``levels`` times k / levels of a ladder.
+
+    For networks trained on a ladder of times, as distilled students are (Lin et al. 2024,
+    arXiv 2305.08891: a grid must begin at pure noise). Where time is continuous, spacing from the
+    noise end is ``uniform`` itself.
+    """
+    del schedule
+    if num_steps > levels:
+        raise ValueError(f"a ladder of {levels} times has no {num_steps} steps")
+    rungs = np.round(np.linspace(levels, 0, num_steps + 1))
+    return jnp.asarray(rungs / levels, jnp.float32)
 
 
 def log_snr_uniform(schedule: Schedule, num_steps: int) -> jax.Array:
@@ -37,6 +52,7 @@ def _pinned(t: jax.Array) -> jax.Array:
 TimeGrid = Callable[[Schedule, int], jax.Array]
 TIME_GRIDS: dict[str, TimeGrid] = {
     "uniform": uniform,
+    "trailing": trailing,
     "log_snr": log_snr_uniform,
     "karras": karras,
 }
