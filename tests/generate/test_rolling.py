@@ -431,3 +431,23 @@ def test_temperature_scales_the_noise_of_the_mouth_alone(params, monkeypatch):
     np.testing.assert_array_equal(made[0.25][..., ~mouth], made[1.0][..., ~mouth])
     np.testing.assert_allclose(made[0.25][..., mouth], 0.25 * made[1.0][..., mouth], rtol=1e-6)
     assert made[1.0][..., mouth].std() > 0.8
+
+
+def test_guidance_interval_is_guidance_at_those_times_only(params):
+    audio, valid, controls = inputs(8)
+    made = {}
+    for name, interval in (("all", (0.0, 1.0)), ("none", (2.0, 3.0)), ("some", (0.3, 0.8))):
+        _, made[name] = live_step(
+            params, MODEL, WINDOWED, rolling.init_state(MODEL, jnp.asarray([5, 6])), audio, valid,
+            controls, SCALES, active_B=jnp.ones(2, bool), reset_B=jnp.zeros(2, bool),
+            interval=(jnp.float32(interval[0]), jnp.float32(interval[1])),
+        )  # fmt: skip
+    guided = live(params, WINDOWED, audio, valid, controls, [5, 6])
+    unguided = live(
+        params, WINDOWED, audio, valid, controls, [5, 6],
+        scales=jax.tree.map(np.zeros_like, SCALES),
+    )  # fmt: skip
+    np.testing.assert_allclose(made["all"], guided, atol=2e-6)
+    np.testing.assert_allclose(made["none"], unguided, atol=2e-6)
+    assert np.abs(made["some"] - guided).max() > 1e-3
+    assert np.abs(made["some"] - unguided).max() > 1e-3

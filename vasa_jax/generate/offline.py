@@ -46,6 +46,7 @@ def generate_motion(
     hop: int | None = None,
     grid: str = "uniform",
     temperature: float = MOUTH_TEMPERATURE,
+    interval: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Physical motion ``(T, 54)`` for features ``(T, D)`` of a recording.
@@ -55,6 +56,7 @@ def generate_motion(
         controls: tracks over the T frames (leading shape ``(T,)``); None asks for nothing.
         guidance: scale per condition (equation 2); zero or absent means no branch for it.
         temperature: deviation of the noise that the mouth starts from; 1 is a fair sample.
+        interval: diffusion times between which guidance acts; None: always.
         hop: frames per window, at most the model's window (the default).
         progress: called with (frames done, frames in all).
 
@@ -101,13 +103,14 @@ def generate_motion(
     wishes = wishes._replace(distance=np.where(wishes.distance > 0, wishes.distance, 1.0))
     valid_A = np.arange(length) < total
     scale_arrays = {n: jnp.float32(s) for n, s in scales.items()}
+    bounds = None if interval is None else (jnp.float32(interval[0]), jnp.float32(interval[1]))
     state = rolling.init_state(model, jnp.asarray([seed]))
     out: list[np.ndarray] = []
     for i in range(num_chunks):
         part = slice(i * chunk, (i + 1) * chunk + ahead)
         state, motion = roll_chunk(
             model, cfg, params, state, features_AD[None, part], valid_A[None, part],
-            Controls(*(x[None, part] for x in wishes)), scale_arrays,
+            Controls(*(x[None, part] for x in wishes)), scale_arrays, bounds,
         )  # fmt: skip
         out.append(np.asarray(table.denormalize(motion[0])))
         if progress is not None:
@@ -125,6 +128,7 @@ def roll_chunk(
     valid_BA: jax.Array,
     controls: Controls,
     scales: Mapping[str, jax.Array],
+    interval: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[RollingState, jax.Array]:
     """``lax.scan`` of the rolling step over ``features_BAD``, ``n * hop + lookahead`` frames.
 
@@ -148,7 +152,7 @@ def roll_chunk(
         def advance(state: RollingState):
             return rolling.step(
                 params, model, cfg, state, audio, valid, wishes, scales,
-                active_B=active, reset_B=jnp.zeros((batch,), bool),
+                active_B=active, reset_B=jnp.zeros((batch,), bool), interval=interval,
             )  # fmt: skip
 
         def rest(state: RollingState):

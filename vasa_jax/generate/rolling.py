@@ -145,6 +145,7 @@ def step(
     active_B: jax.Array,
     reset_B: jax.Array,
     seed_B: jax.Array | None = None,
+    interval: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[RollingState, jax.Array]:
     """The next ``hop`` frames of normalised motion ``(B, hop, M)``.
 
@@ -156,6 +157,7 @@ def step(
         active_B: streams that advance; others keep their state and return zeros.
         reset_B: streams that start anew before this step: frame 0, no past.
         seed_B: uint32, the seed of each stream that starts anew; None keeps its key.
+        interval: lowest and highest diffusion time at which guidance acts; None: at all times.
 
     Row b of the results depends on row b of the inputs alone.
     """
@@ -196,10 +198,10 @@ def step(
     }
 
     def denoise(x_BTM: jax.Array, t: jax.Array) -> jax.Array:
-        # The one place where branches meet: scales that depend on t (an interval) belong here.
         t_B = jnp.broadcast_to(t, (count * batch,))
         out: Any = net.apply(variables, many(x_BTM), t_B, method="denoise", **fixed)
-        return guidance.combine(out, names, scales)
+        now = scales if interval is None else guidance.scales_at(scales, t, interval)
+        return guidance.combine(out, names, now)
 
     schedule = model.make_schedule()
     x = samplers.sample(
