@@ -1,5 +1,7 @@
 """``E_motion``: landmarks to expression weights and gaze, trained on the head model alone.
 
+About ten minutes on one CPU core.
+
 Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 3
          (only its expressions are used; without shards see :smoke)
 Run      vasa-jax train --config configs/motion_encoder.py --workdir runs/motion_encoder
@@ -20,7 +22,7 @@ VARIANTS = ("base", "smoke")
 def get_config(variant: str = "base") -> EncoderTrainConfig:
     base = EncoderTrainConfig(
         data=EncoderDataConfig(folder="$VASA_DATA/motion_synthetic"),
-        optim=OptimConfig(lr=1e-3, steps=4000, warmup=100, ema_decay=0.995),
+        optim=OptimConfig(lr=1e-3, steps=2500, warmup=100, ema_decay=0.995),
         loop=LoopConfig(log_every=100, picture_every=0, evaluate_every=500, checkpoint_every=1000),
     )
     if variant == "base":

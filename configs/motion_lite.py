@@ -1,7 +1,14 @@
 """Stage 2, lite size: speech-driven motion diffusion that a CPU trains and runs.
 
-Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 8
+One step takes 0.7 s of one CPU core: 10,000 steps are two hours.
+
+Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 2.9
+         python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_natural --hours 2.5 --first 100
          python -m vasa_jax.data.motions speech $VASA_DATA/motion_grid --folder $VASA_MEDIA/grid
+         python -m vasa_jax.data.motions videos $VASA_DATA/motion_grid_video \
+             --folder $VASA_MEDIA/grid --encoder runs/motion_encoder   (configs/motion_encoder.py)
+         The second line with the program flite installed, whose natural voices it then mixes in.
+         The third gives real speech with acted mouths, the fourth the mouths of the video.
 Run      vasa-jax train --config configs/motion_lite.py --workdir runs/motion_lite
 Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smoke   (a minute)
 Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir runs/overfit
@@ -30,8 +37,13 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
             num_visemes=21,
         ),
         data=MotionDataConfig(
-            folders=("$VASA_DATA/motion_synthetic", "$VASA_DATA/motion_grid"),
-            shares=(0.8, 0.2),
+            folders=(
+                "$VASA_DATA/motion_synthetic",
+                "$VASA_DATA/motion_natural",
+                "$VASA_DATA/motion_grid",
+                "$VASA_DATA/motion_grid_video",
+            ),  # fmt: skip
+            shares=(0.25, 0.4, 0.1, 0.25),
             batch=16,
         ),
         loss=MotionLossConfig(
@@ -45,7 +57,7 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
             auxiliary=0.5,
             viseme=0.1,
         ),
-        optim=OptimConfig(lr=6e-4, steps=2100, warmup=200, ema_decay=0.998),
+        optim=OptimConfig(lr=5e-4, steps=10_000, warmup=200, ema_decay=0.998),
         loop=LoopConfig(log_every=20, picture_every=250, evaluate_every=250, checkpoint_every=500),
     )
     if variant == "base":

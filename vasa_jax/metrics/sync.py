@@ -31,6 +31,11 @@ CLOSURE_TOLERANCE_FRAMES = 1
 SPEECH_MARGIN_SECONDS = 0.1
 SILENCE_MARGIN_SECONDS = 0.3  # from any phoneme; lips take this long to come to rest
 MIN_SILENCE_FRAMES = 5
+MIN_PHONEMES = 15  # below, a correlation is that of a word with itself
+
+
+SYNC_KEYS = ("correlation", "lag_frames", "correlation_at_0", "correlation_shifted", "closures",
+             "closures_chance")  # fmt: skip
 
 
 def lip_aperture(landmarks_TL3: np.ndarray) -> np.ndarray:
@@ -145,20 +150,23 @@ def measure(
     """All sync values of one clip, from landmarks (T, 468 or more, 3) and its phonemes.
 
     With ``align`` closures are looked for at the clip's own best lag: for recordings whose sound is
-    known to be off. Keys: ``correlation`` (peak over lags), ``lag_frames``, ``correlation_at_0``,
-    ``correlation_shifted`` (mean peak with the sound cyclically shifted by 30, 50, 70 %),
-    ``closures``, ``closures_chance``, ``num_closures``, ``rest_ratio``, ``rest_quiver``.
+    known to be off. With fewer than ``MIN_PHONEMES`` sync is NaN. Keys: ``correlation`` (peak over
+    lags), ``lag_frames``, ``correlation_at_0``, ``correlation_shifted`` (mean peak with the sound
+    cyclically shifted by 30, 50, 70 %), ``closures``, ``closures_chance``, ``num_closures``,
+    ``rest_ratio``, ``rest_quiver``.
     """
     aperture = lip_aperture(landmarks_TL3)
     expected = expected_aperture(phonemes, len(aperture))
     curve = lag_correlation(expected, aperture)
     peak, lag = best_lag(curve)
+    if len(phonemes) < MIN_PHONEMES:
+        nothing = dict.fromkeys(SYNC_KEYS, float("nan"))
+        return nothing | _rest(aperture, phonemes) | {"num_closures": 0}
     shifted = [
         best_lag(lag_correlation(np.roll(expected, round(q * len(expected))), aperture))[0]
         for q in (0.3, 0.5, 0.7)
     ]
     shut = closures(aperture, phonemes, lag=lag if align else 0)
-    calm = rest(aperture, phonemes)
     return {
         "correlation": peak,
         "lag_frames": lag,
@@ -167,9 +175,13 @@ def measure(
         "closures": shut["hit_rate"],
         "closures_chance": shut["chance"],
         "num_closures": shut["count"],
-        "rest_ratio": calm["ratio"],
-        "rest_quiver": calm["quiver"],
+        **_rest(aperture, phonemes),
     }
+
+
+def _rest(aperture_T: np.ndarray, phonemes: list[Phoneme]) -> dict[str, float]:
+    calm = rest(aperture_T, phonemes)
+    return {"rest_ratio": calm["ratio"], "rest_quiver": calm["quiver"]}
 
 
 def foreign_correlation(
