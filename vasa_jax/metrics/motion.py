@@ -124,7 +124,7 @@ def gaze(landmarks_TL3: np.ndarray) -> np.ndarray:
     """(T, 2) yaw and pitch of the gaze in rad, in the camera's frame.
 
     The iris' offset between the eye corners, in the head's own frame, turns the eye about its
-    centre; the head turns the eye. Pitch keeps a constant of a few degrees per person, and landmarks
+    centre; the head turns the eye. Pitch keeps a constant of some degrees per person, and landmarks
     show little of it: on 1112 rendered faces an eye that turns by one degree is measured as 0.84
     sideways and 0.33 up or down.
     """
