@@ -178,7 +178,7 @@ class Bench:
         row["clips"] = clips
         for key in SHOWN:
             row[key] = float(np.nanmean([c[key] for c in clips]))
-        row["lag_distance"] = float(np.mean([abs(c["lag_frames"]) for c in clips]))
+        row["lag_distance"] = float(np.nanmean([abs(c["lag_frames"]) for c in clips]))
         one = self.window()[:1]
         self.roll(sampler, steps, scale, one)
         spent = []
