@@ -52,6 +52,13 @@ def test_two_runs_become_one_release(toy, tmp_path, capsys):
     assert made.sha256 in shown and "# toy card" in shown
     assert call(release, "show", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["parameters"]["motion"] == 10
+    assert "generate" not in made.config
+    sampling = ["--generate", "sampler=ddim", "steps=4", "guidance={}"]
+    assert call(release, *words, "--overwrite", *sampling) == 0
+    table = load_release(out).config["generate"]
+    assert (table["sampler"], table["steps"], table["guidance"]) == ("ddim", 4, {})
+    with pytest.raises(UserError, match="no sampler 'dim'"):
+        call(release, *words, "--overwrite", "--generate", "sampler=dim")
     with pytest.raises(UserError, match="--drop face/nothing"):
         call(release, *words, "--overwrite", "--drop", "face/nothing")
 

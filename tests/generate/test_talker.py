@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from tests.generate.tiny_release import FACE, tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import GAZE, MOTION_INDEX
-from vasa_jax.generate.talker import RENDER_BATCH, Talker, settle
+from vasa_jax.generate import talker as talkers
+from vasa_jax.generate.talker import RENDER_BATCH, Engine, Talker, settle
 from vasa_jax.generate.wishes import wishes
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -43,6 +46,23 @@ def test_the_same_seed_gives_the_same_frames(talker, speech):
     first, again = (_frames(talker, speech, seed=3) for _ in range(2))
     assert (first == again).all()
     assert (first != _frames(talker, speech, seed=4)).any()
+
+
+def test_a_release_says_how_its_motion_is_sampled(talker, release, speech, monkeypatch):
+    given = {}
+
+    def pretend(model, params, stats, features, controls, **options):
+        given.update(options)
+        return np.zeros((len(features), 54), np.float32)
+
+    table = {"sampler": "ddim", "steps": 4, "grid": "trailing", "guidance": {}, "temperature": 0.1}
+    distilled = dataclasses.replace(release, config=release.config | {"generate": table})
+    monkeypatch.setattr(talkers, "generate_motion", pretend)
+    monkeypatch.setattr(talker, "engine", Engine(distilled))
+    talker.motion(speech)
+    assert {name: given[name] for name in table} == table
+    talker.motion(speech, steps=7, guidance={"audio": 1.0})
+    assert (given["steps"], given["guidance"]) == (7, {"audio": 1.0})
 
 
 def test_another_length_compiles_nothing_more(talker, speech):

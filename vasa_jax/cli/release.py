@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="leave out what only training needs, as in face/discriminator",
     )
+    build.add_argument(
+        "--generate",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="how its motion is sampled unless the user says otherwise: sampler, steps, grid, "
+        "temperature, guidance, as in steps=4; a distilled run brings its own",
+    )
     build.add_argument("--overwrite", action="store_true", help="replace an existing folder")
 
     show = verbs.add_parser("show", help="verify a release and print what is in it")
@@ -81,6 +89,9 @@ def _build(args: argparse.Namespace) -> int:
     for path in args.drop:
         _drop(params, path)
     config["steps"] = steps
+    sampling = config["motion"].get("generate")
+    if sampling or args.generate:
+        config["generate"] = _sampling(sampling or {}, args.generate)
     digest = save_release(
         args.output,
         params,
@@ -119,6 +130,14 @@ def _show(args: argparse.Namespace) -> int:
         print(f"  {part:<20} {_count(tree):>12,} parameters")
     print(f"\n{release.card.strip()}")
     return 0
+
+
+def _sampling(table: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """The "generate" part of a release's config: the run's own, changed as asked."""
+    from vasa_jax.core.config import from_json, override, to_json
+    from vasa_jax.generate.offline import GenerateDefaults
+
+    return to_json(override(from_json(GenerateDefaults, table), settings))
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ seed, the motion is the live stream's, bit for bit.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from vasa_jax.audio import features as audio_features
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate import rolling
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig, RollingState
@@ -30,6 +32,29 @@ HOPS_PER_CALL = 4
 # The paper guides gaze by 1.0 too. Here controls are added to every frame's token and are followed
 # without guidance: 1.0 would double the angle.
 DEFAULT_GUIDANCE = {"audio": 0.5}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateDefaults:
+    """How a release's motion is best sampled; "generate" in its ``config.json``."""
+
+    sampler: str = "ddim_lids"
+    steps: int = 16
+    grid: str = "uniform"
+    guidance: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: dict(DEFAULT_GUIDANCE)
+    )
+    temperature: float = MOUTH_TEMPERATURE
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("sampler", self.sampler, SAMPLERS), ("grid", self.grid, TIME_GRIDS),
+        ):  # fmt: skip
+            if name not in known:
+                raise ValueError(f"no {what} {name!r}; there are {', '.join(known)}")
+        unknown = set(self.guidance) - set(CONDITION_NAMES)
+        if unknown or self.steps < 1:
+            raise ValueError(f"guidance of {CONDITION_NAMES} and at least one step expected")
 
 
 def generate_motion(

@@ -34,7 +34,12 @@ from vasa_jax.face.fit import fit_portrait
 from vasa_jax.face.head import head_from_arrays
 from vasa_jax.generate.blinks import add_blinks
 from vasa_jax.generate.model import MotionModelConfig
-from vasa_jax.generate.offline import DEFAULT_GUIDANCE, generate_motion, roll_chunk, speech_features
+from vasa_jax.generate.offline import (
+    GenerateDefaults,
+    generate_motion,
+    roll_chunk,
+    speech_features,
+)
 from vasa_jax.generate.rolling import SAMPLERS
 from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
 from vasa_jax.io.audio import read_audio
@@ -48,7 +53,6 @@ MAX_SIDE = 1920  # of the full picture; larger ones make videos that players ref
 MIN_SECONDS = 0.2
 RENDER_BATCH = 4
 RENDER_AHEAD = 2  # batches computed at the same time
-DEFAULT_SAMPLER, DEFAULT_STEPS = "ddim_lids", 16
 SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -80,6 +84,7 @@ class Engine:
             raise UserError(f"release {release.name} has no {missing[0]} weights; build it again")
         self.motion_config = _stage_config(MotionModelConfig, release.config, "motion")
         face_config = _stage_config(FaceConfig, release.config, "face")
+        self.defaults = configs.from_json(GenerateDefaults, release.config.get("generate", {}))
         self.stats = MotionStats.from_json(_motion_stats(release.stats))
         self.head = head_from_arrays(release.params["head"])
         self.autoencoder = FaceAutoencoder(face_config, self.head)
@@ -165,11 +170,10 @@ class Talker:
         """Driving motion (T, 54) of a recording (a path, or mono float32 at 16 kHz)."""
         samples = speech if isinstance(speech, np.ndarray) else read_audio(speech)
         samples = _as_speech(samples)
-        defaults = self.release.config.get("generate", {})
-        sampler = sampler or defaults.get("sampler", DEFAULT_SAMPLER)
-        steps = defaults.get("steps", DEFAULT_STEPS) if steps is None else steps
-        if guidance is None:
-            guidance = defaults.get("guidance", DEFAULT_GUIDANCE)
+        defaults = self.engine.defaults
+        sampler = sampler or defaults.sampler
+        steps = defaults.steps if steps is None else steps
+        guidance = defaults.guidance if guidance is None else guidance
         if sampler not in SAMPLERS:
             raise UserError(f"no sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
         if steps < 1:
@@ -190,6 +194,8 @@ class Talker:
             sampler=sampler,
             steps=steps,
             guidance=guidance,
+            grid=defaults.grid,
+            temperature=defaults.temperature,
             progress=None if progress is None else functools.partial(progress, "motion"),
         )
         motion = add_blinks(settle(motion, controls), seed=seed)
