@@ -8,6 +8,7 @@ import pytest
 
 from vasa_jax.cli import evaluate
 from vasa_jax.core.errors import UserError
+from vasa_jax.metrics import sync
 
 
 def _parse(*words: str) -> argparse.Namespace:
@@ -35,3 +36,9 @@ def test_a_folder_without_pictures_says_so(tmp_path):
         evaluate._files(str(tmp_path), evaluate.IMAGES, "image")
     with pytest.raises(UserError, match="no such folder"):
         evaluate._files(str(tmp_path / "none"), evaluate.IMAGES, "image")
+
+
+def test_a_clip_without_speech_is_reported_too(capsys):
+    clip = dict.fromkeys(sync.SYNC_KEYS, float("nan")) | {"num_closures": 0, "frames": 200}
+    evaluate._say(0, 3, "silence", clip, 0.0)
+    assert capsys.readouterr().out.startswith("[1/3] silence: sync nan at +nan, 200 frames")

@@ -285,7 +285,7 @@ def test_guided_step_equals_the_branches_evaluated_one_by_one(params):
     from vasa_jax.generate.model import MotionModel
 
     audio, valid, controls = inputs(frames=8)
-    cfg = RollingConfig(hop=8, steps=1, guided=("audio", "gaze"))
+    cfg = RollingConfig(hop=8, steps=1, guided=("audio", "gaze"), temperature=1.0)
     state, again = (rolling.init_state(MODEL, jnp.asarray([1, 2])) for _ in range(2))
     args = (audio, valid, controls)
     yes, no = jnp.ones(2, bool), jnp.zeros(2, bool)

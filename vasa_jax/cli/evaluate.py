@@ -121,7 +121,7 @@ def _files(path: str, endings: Sequence[str], what: str) -> list[Path]:
 
 
 def _say(i: int, n: int, name: str, clip: dict[str, Any], began: float) -> None:
-    parts = [f"[{i + 1}/{n}] {name}: sync {clip['correlation']:.2f} at {clip['lag_frames']:+d}"]
+    parts = [f"[{i + 1}/{n}] {name}: sync {clip['correlation']:.2f} at {clip['lag_frames']:+.0f}"]
     if clip.get("num_closures"):
         parts.append(f"closures {clip['closures']:.2f} (chance {clip['closures_chance']:.2f})")
     if "identity_mobileface" in clip:
