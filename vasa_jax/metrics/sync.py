@@ -156,12 +156,12 @@ def measure(
     ``rest_ratio``, ``rest_quiver``.
     """
     aperture = lip_aperture(landmarks_TL3)
-    expected = expected_aperture(phonemes, len(aperture))
-    curve = lag_correlation(expected, aperture)
-    peak, lag = best_lag(curve)
     if len(phonemes) < MIN_PHONEMES:
         nothing = dict.fromkeys(SYNC_KEYS, float("nan"))
         return nothing | _rest(aperture, phonemes) | {"num_closures": 0}
+    expected = expected_aperture(phonemes, len(aperture))
+    curve = lag_correlation(expected, aperture)
+    peak, lag = best_lag(curve)
     shifted = [
         best_lag(lag_correlation(np.roll(expected, round(q * len(expected))), aperture))[0]
         for q in (0.3, 0.5, 0.7)
