@@ -14,12 +14,10 @@ Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smo
 """
 
 import dataclasses
+from pathlib import Path
 
-from vasa_jax.audio.encoder import EncoderConfig
-from vasa_jax.data.motions import MotionDataConfig
-from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.core.config import load_config
 from vasa_jax.losses.diffusion import MotionLossConfig
-from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train.distill import DistillConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
@@ -28,22 +26,13 @@ VARIANTS = ("base", "smoke")
 
 
 def get_config(variant: str = "base") -> DistillConfig:
+    if variant not in VARIANTS:
+        raise KeyError(variant)
+    # The student is the teacher's network and sees the teacher's data.
+    teacher = load_config(f"{Path(__file__).with_name('motion_lite.py')}:{variant}")
     base = DistillConfig(
-        model=MotionModelConfig(
-            encoder=EncoderConfig(width=256, hidden=384, num_blocks=3),
-            transformer=TransformerConfig(depth=4, width=256, num_heads=4, audio_tokens=False),
-            num_visemes=21,
-        ),
-        data=MotionDataConfig(
-            folders=(
-                "$VASA_DATA/motion_synthetic",
-                "$VASA_DATA/motion_natural",
-                "$VASA_DATA/motion_grid",
-                "$VASA_DATA/motion_grid_video",
-            ),
-            shares=(0.25, 0.4, 0.1, 0.25),
-            batch=8,
-        ),
+        model=teacher.model,
+        data=dataclasses.replace(teacher.data, batch=8),
         loss=MotionLossConfig(
             pose=0.5, gaze=0.25, lips=1.0, mouth=0.25, lids=0.3, upper=0.2, velocity=1.0
         ),
@@ -53,18 +42,8 @@ def get_config(variant: str = "base") -> DistillConfig:
     )
     if variant == "base":
         return base
-    if variant == "smoke":
-        return dataclasses.replace(
-            base,
-            model=MotionModelConfig(
-                encoder=EncoderConfig(width=32, hidden=48, num_blocks=2),
-                transformer=TransformerConfig(depth=2, width=32, num_heads=2),
-                window=24,
-                past=6,
-                num_visemes=2,
-            ),
-            data=MotionDataConfig(batch=8),
-            optim=OptimConfig(lr=1e-3, steps=150, warmup=10, weight_decay=0.0, ema_decay=0.95),
-            loop=LoopConfig(log_every=10, picture_every=0, evaluate_every=50, checkpoint_every=0),
-        )
-    raise KeyError(variant)
+    return dataclasses.replace(
+        base,
+        optim=OptimConfig(lr=1e-3, steps=150, warmup=10, weight_decay=0.0, ema_decay=0.95),
+        loop=LoopConfig(log_every=10, picture_every=0, evaluate_every=50, checkpoint_every=0),
+    )
