@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import queue
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+import card as cards
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,14 +42,7 @@ def main() -> int:
     card = measure(args)
     text = describe(card)
     print(text)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    stem = f"{args.name}_{card['machine']['short']}_{card['date']}"
-    for ending, content in ((".md", text), (".json", json.dumps(card, indent=1) + "\n")):
-        part = out / f".{stem}{ending}.part"
-        part.write_text(content)
-        part.replace(out / f"{stem}{ending}")
-        print(out / f"{stem}{ending}")
+    cards.write(args.out, f"{args.name}_{card['machine']['short']}_{card['date']}", text, card)
     return 0
 
 
@@ -113,7 +106,7 @@ def measure(args: argparse.Namespace) -> dict:
     return {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/bench_live", *sys.argv[1:]]),
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": cards.commit(),
         "machine": _machine(args.cores),
         "versions": _versions(),
         "release": {"name": release.name, "sha256": release.sha256},
@@ -149,15 +142,6 @@ class _Encoder:
     def finish(self) -> None:
         self._queue.put(None)
         self._thread.join()
-
-
-def _git(*words: str) -> str:
-    try:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _machine(cores: int) -> dict:

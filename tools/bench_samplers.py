@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import card as cards
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bench_live import _git, _machine, _versions
+from bench_live import _machine, _versions
 
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
@@ -59,19 +59,16 @@ def main() -> int:
     card = {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/bench_samplers", *map(os.path.basename, sys.argv[1:])]),
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": cards.commit(),
         "machine": _machine(args.cores), "versions": _versions(),
         "release": {"name": bench.release.name, "sha256": bench.release.sha256},
         "motion_run_step": bench.run_step,
         "recordings": [p.name for p in args.speech], "seconds": args.seconds,
         "rows": rows,
     }  # fmt: skip
-    args.out.mkdir(parents=True, exist_ok=True)
-    stem = args.out / f"{args.name}_{card['machine']['short']}_{card['date']}"
-    stem.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(describe(card))
-    draw(rows, stem.with_suffix(".png"))
-    print(stem.with_suffix(".md"))
+    stem = f"{args.name}_{card['machine']['short']}_{card['date']}"
+    cards.write(args.out, stem, describe(card), card)
+    draw(rows, args.out / f"{stem}.png")
     return 0
 
 

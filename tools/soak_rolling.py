@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
-import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +29,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+from tools import card as cards  # noqa: E402
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 GROWTH_ALLOWED_MB = 8.0
@@ -53,14 +53,7 @@ def main() -> int:
     card = soak(args)
     text = describe(card)
     print(text)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    stem = f"{args.name}_{args.release}_{card['date']}"
-    for ending, content in ((".md", text), (".json", json.dumps(card, indent=1) + "\n")):
-        part = out / f".{stem}{ending}.part"
-        part.write_text(content)
-        part.replace(out / f"{stem}{ending}")
-        print(out / f"{stem}{ending}")
+    cards.write(args.out, f"{args.name}_{args.release}_{card['date']}", text, card)
     return 0 if card["verdict"]["passed"] else 1
 
 
@@ -170,7 +163,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     card = {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/soak_rolling", *sys.argv[1:]]),
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": cards.commit(),
         "machine": {
             "processor": platform.machine(),
             "device": jax.devices()[0].platform,
@@ -363,14 +356,6 @@ def resident_mb() -> float:
 
         scale = 1e6 if sys.platform == "darwin" else 1e3
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-
-
-def _git(*words: str) -> str:
-    try:
-        found = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True)
-        return found.stdout.decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":
