@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import os
 import sys
 import time
@@ -33,7 +34,7 @@ from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import head as heads
 from vasa_jax.generate import rolling
 from vasa_jax.generate.offline import roll_chunk, speech_features
-from vasa_jax.generate.rolling import SAMPLERS, RollingConfig
+from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig
 from vasa_jax.generate.talker import Engine
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import motion as motion_metrics
@@ -54,8 +55,9 @@ def main() -> int:
     for name in args.samplers:
         for steps in args.steps:
             for scale in args.guidance:
-                rows.append(bench.row(name, steps, scale))
-                print(line(rows[-1]), flush=True)
+                for temperature in args.temperature:
+                    rows.append(bench.row(name, steps, scale, temperature))
+                    print(line(rows[-1]), flush=True)
     card = {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/bench_samplers", *map(os.path.basename, sys.argv[1:])]),
@@ -82,6 +84,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8, 16, 50])
     parser.add_argument("--guidance", type=float, nargs="+", default=[0.5], help="of audio")
+    parser.add_argument(
+        "--temperature", type=float, nargs="+", default=[MOUTH_TEMPERATURE],
+        help="of the noise that the mouth starts from",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=8.0, help="of each recording")
     parser.add_argument("--reference", type=int, default=1000, help="steps; 0: no distance")
     parser.add_argument("--hop", type=int, default=50, help="frames per window (default 50)")
@@ -113,7 +119,7 @@ class Bench:
         self.phonemes = [phonemes.recognise(s) for s in sounds]
         self.features = np.stack([speech_features(self.model, s) for s in sounds])
         self.landmarks = jax.jit(jax.vmap(self._landmarks))
-        self.references: dict[float, np.ndarray] = {}
+        self.references: dict[tuple[float, float], np.ndarray] = {}
 
     def _landmarks(self, motion_54: jax.Array) -> jax.Array:
         """The mean head's 478 landmarks under one driving motion, as in a picture of side 1."""
@@ -124,11 +130,14 @@ class Bench:
         # The detector's convention: x right, y down, depth away from the viewer, equal units.
         return placed * jnp.array([0.5, 0.5, -0.03]) + jnp.array([0.5, 0.5, 0.0])
 
-    def roll(self, sampler: str, steps: int, scale: float, features_BTD: np.ndarray) -> np.ndarray:
+    def roll(
+        self, sampler: str, steps: int, scale: float, temperature: float, features_BTD: np.ndarray
+    ) -> np.ndarray:
         """Normalised motion (B, T, 54) of B recordings at once, T a multiple of the hop or cut."""
         cfg = RollingConfig(
-            hop=self.args.hop, sampler=sampler, steps=steps, guided=("audio",) if scale else ()
-        )
+            hop=self.args.hop, sampler=sampler, steps=steps,
+            guided=("audio",) if scale else (), temperature=temperature,
+        )  # fmt: skip
         count, total, _ = features_BTD.shape
         hops = -(-total // cfg.hop)
         length = hops * cfg.hop + cfg.lookahead(self.model)
@@ -148,23 +157,26 @@ class Bench:
         start = (self.features.shape[1] - hop) // 2
         return self.features[:, start : start + hop]
 
-    def reference(self, scale: float) -> np.ndarray:
-        if scale not in self.references:
-            self.references[scale] = self.roll("ddim", self.args.reference, scale, self.window())
-        return self.references[scale]
+    def reference(self, scale: float, temperature: float) -> np.ndarray:
+        if (scale, temperature) not in self.references:
+            self.references[scale, temperature] = self.roll(
+                "ddim", self.args.reference, scale, temperature, self.window()
+            )
+        return self.references[scale, temperature]
 
-    def row(self, sampler: str, steps: int, scale: float) -> dict[str, Any]:
+    def row(self, sampler: str, steps: int, scale: float, temperature: float) -> dict[str, Any]:
         """Everything about one setting."""
+        made = functools.partial(self.roll, sampler, steps, scale, temperature)
         row: dict[str, Any] = {
             "sampler": sampler, "steps": steps, "guidance": scale,
-            "evaluations": SAMPLERS[sampler].evaluations * steps, "distance": None,
+            "temperature": temperature, "distance": None,
+            "evaluations": SAMPLERS[sampler].evaluations * steps,
         }  # fmt: skip
         if self.args.reference and SAMPLERS[sampler].order > 0:
-            gap = self.roll(sampler, steps, scale, self.window()) - self.reference(scale)
+            gap = made(self.window()) - self.reference(scale, temperature)
             row["distance"] = float(np.sqrt(np.mean(np.square(gap))))
-        made = self.roll(sampler, steps, scale, self.features)
         clips = []
-        for motion, heard in zip(made, self.phonemes, strict=True):
+        for motion, heard in zip(made(self.features), self.phonemes, strict=True):
             physical = np.asarray(self.engine.stats.denormalize(motion))
             marks = np.asarray(self.landmarks(physical))
             moved = motion_metrics.measure(marks)
@@ -177,23 +189,25 @@ class Bench:
             row[key] = float(np.nanmean([c[key] for c in clips]))
         row["lag_distance"] = float(np.nanmean([abs(c["lag_frames"]) for c in clips]))
         one = self.window()[:1]
-        self.roll(sampler, steps, scale, one)
+        made(one)
         spent = []
         for _ in range(3):
-            began = time.perf_counter()
-            self.roll(sampler, steps, scale, one)
-            spent.append((time.perf_counter() - began) * 1e3)
-        row["ms_per_window"] = float(np.median(spent))
+            wall, cpu = time.perf_counter(), time.process_time()
+            made(one)
+            spent.append((time.perf_counter() - wall, time.process_time() - cpu))
+        row["ms_per_window"], row["cpu_ms_per_window"] = (1e3 * np.median(spent, axis=0)).tolist()
         return row
 
 
 COLUMNS = (
     ("sampler", "sampler", "{}"), ("steps", "steps", "{}"), ("guidance", "guidance", "{}"),
-    ("evaluations", "calls", "{}"), ("distance", "distance", "{:.3f}"),
+    ("temperature", "temp", "{}"), ("evaluations", "calls", "{}"),
+    ("distance", "distance", "{:.3f}"),
     ("correlation", "sync", "{:.3f}"), ("lag_distance", "lag", "{:.1f}"),
     ("closures", "closures", "{:.2f}"), ("rest_ratio", "rest", "{:.2f}"),
     ("blinks", "blinks/min", "{:.1f}"), ("head_motion_deg", "head deg/frame", "{:.2f}"),
     ("head_jitter_deg", "jitter deg", "{:.2f}"), ("ms_per_window", "ms/window", "{:.0f}"),
+    ("cpu_ms_per_window", "CPU ms", "{:.0f}"),
 )  # fmt: skip
 
 
@@ -243,10 +257,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     keys = (("distance", "distance to reference"), ("correlation", "lip sync"),
             ("closures", "closures hit"), ("ms_per_window", "ms per window"))  # fmt: skip
     figure, axes = pyplot.subplots(1, len(keys), figsize=(4 * len(keys), 3.6), dpi=90)
-    scale = rows[0]["guidance"]
+    first = {k: rows[0][k] for k in ("guidance", "temperature")}
     for axis, (key, title) in zip(axes, keys, strict=True):
         for name in dict.fromkeys(r["sampler"] for r in rows):
-            mine = [r for r in rows if r["sampler"] == name and r["guidance"] == scale]
+            mine = [r for r in rows if r["sampler"] == name and first.items() <= r.items()]
             mine = [r for r in mine if r[key] is not None]
             if mine:
                 axis.plot(
