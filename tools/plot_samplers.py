@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw
 
 import vasa_jax
 from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_INDEX, SAMPLE_RATE_HZ, Controls
-from vasa_jax.diffusion import guidance, samplers
+from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.model import MotionModel, MotionModelConfig
+from vasa_jax.generate.guided import Seen, guided_denoiser
+from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.offline import DEFAULT_GUIDANCE, speech_features
 from vasa_jax.generate.talker import engine_for
 from vasa_jax.io.audio import read_audio
@@ -74,40 +75,20 @@ def window_denoiser(
     model: MotionModelConfig, params: object, features: np.ndarray
 ) -> samplers.Denoiser:
     """x0 of ``(1, W, M)`` for the first window of ``features`` (T, D), guided, no wishes."""
-    net, past, window = MotionModel(model), model.past, model.window
+    past, window = model.past, model.window
     length = past + window + model.lookahead_frames
     rows = np.zeros((1, length, model.features.dim), np.float32)
     there = features[: length - past]
     rows[0, past : past + len(there)] = there
     valid = np.zeros((1, length), bool)
     valid[0, past : past + len(there)] = True
-    names, scales = (
-        tuple(DEFAULT_GUIDANCE),
-        {n: jnp.float32(s) for n, s in DEFAULT_GUIDANCE.items()},
-    )
-    count, keep = 1 + len(names), guidance.branch_keep(names, 1)
-
-    def many(x: object) -> jax.Array:
-        return guidance.repeat_branches(jnp.asarray(x), count)
-
-    variables = {"params": params}
-    tokens = net.apply(variables, many(rows), many(valid), keep, method="encode")
-    fixed = {
-        "audio_BAD": tokens,
-        "past_BKM": jnp.zeros((count, past, MOTION_DIM)),
-        "past_valid_BK": jnp.zeros((count, past), bool),
-        "motion_valid_BT": jnp.ones((count, window), bool),
-        "controls": jax.tree.map(many, Controls.none(1, window)),
-        "keep": keep,
-    }
-
-    def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
-        out = net.apply(
-            variables, many(x), jnp.broadcast_to(t, (count,)), method="denoise", **fixed
-        )
-        return guidance.combine(out, names, scales)
-
-    return denoise
+    seen = Seen(
+        features=jnp.asarray(rows), audio_valid=jnp.asarray(valid),
+        past=jnp.zeros((1, past, MOTION_DIM)), past_valid=jnp.zeros((1, past), bool),
+        motion_valid=jnp.ones((1, window), bool), controls=Controls.none(1, window), keep={},
+    )  # fmt: skip
+    scales = {name: jnp.float32(scale) for name, scale in DEFAULT_GUIDANCE.items()}
+    return guided_denoiser(model, params, seen, scales)
 
 
 def way(

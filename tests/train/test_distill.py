@@ -13,7 +13,6 @@ from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
-from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.data.motions import MotionDataConfig
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.exact import Gaussian
@@ -194,35 +193,6 @@ def test_the_task_learns_resumes_exactly_and_leaves_the_teacher_alone(teacher, t
 def test_the_first_weights_are_the_teachers(teacher):
     task = config(teacher).task()
     assert not differences(task.teacher, task.initial_params(None), values=True)
-
-
-def test_guidance_of_the_teacher_is_equation_2():
-    params = init_params(MODEL, jax.random.key(0))
-    params = jax.tree.map(  # fresh networks answer zero
-        lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params
-    )
-    batch = 3
-    rng = np.random.default_rng(0)
-    length = MODEL.past + MODEL.window + MODEL.lookahead_frames
-    seen = {
-        "features": jnp.asarray(rng.normal(size=(batch, length, MODEL.features.dim)), jnp.float32),
-        "audio_valid": jnp.ones((batch, length), bool),
-        "past": jnp.zeros((batch, MODEL.past, MOTION_DIM)),
-        "past_valid": jnp.ones((batch, MODEL.past), bool),
-        "motion_valid": jnp.ones((batch, MODEL.window), bool),
-        "controls": Controls(
-            *(jnp.broadcast_to(x, (batch, *x.shape)) for x in Controls.none(MODEL.window))
-        ),
-        "keep": {"past": jnp.asarray([True, False, True])},
-    }
-    x = jax.random.normal(jax.random.key(3), (batch, MODEL.window, MOTION_DIM))
-    t = jnp.float32(0.6)
-    full = distill.motion_denoiser(MODEL, params, seen, 0.0)(x, t)
-    deaf = seen | {"keep": seen["keep"] | {"audio": jnp.zeros(batch, bool)}}
-    without = distill.motion_denoiser(MODEL, params, deaf, 0.0)(x, t)
-    guided = distill.motion_denoiser(MODEL, params, seen, 0.5)(x, t)
-    assert float(jnp.abs(full - without).max()) > 1e-3
-    np.testing.assert_allclose(guided, 1.5 * full - 0.5 * without, atol=1e-5)
 
 
 def test_wrong_settings_are_told(teacher):

@@ -34,9 +34,10 @@ import numpy as np
 from flax import struct
 
 from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_NAMES, Controls
-from vasa_jax.diffusion import guidance, samplers
+from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.model import MotionModel, MotionModelConfig
+from vasa_jax.generate.guided import Seen, guided_denoiser
+from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.motion.conditions import CONDITION_NAMES
 from vasa_jax.motion.latents import MOUTH
 
@@ -167,7 +168,6 @@ def step(
     if hop > model.window:
         raise ValueError(f"hop {hop} is longer than the model's window {model.window}")
     batch = audio_BAD.shape[0]
-    net = MotionModel(model)
     fresh = reset_B
     past_valid = state.past_valid & ~fresh[:, None]
     past_heard = state.past_heard & ~fresh[:, None]
@@ -183,25 +183,13 @@ def step(
     valid = jnp.concatenate([past_heard, valid_BA, jnp.zeros((batch, missing), bool)], axis=1)
     wishes = jax.tree.map(lambda x: x[:, :frames], controls)
 
-    names, count = cfg.guided, 1 + len(cfg.guided)
-    keep = guidance.branch_keep(names, batch)
-    many = lambda x: guidance.repeat_branches(x, count)  # noqa: E731
-    variables = {"params": params}
-    tokens = net.apply(variables, many(features), many(valid), keep, method="encode")
-    fixed = {
-        "audio_BAD": tokens,
-        "past_BKM": many(state.past_motion),
-        "past_valid_BK": many(past_valid),
-        "motion_valid_BT": jnp.ones((count * batch, frames), bool),
-        "controls": jax.tree.map(many, wishes),
-        "keep": keep,
-    }
-
-    def denoise(x_BTM: jax.Array, t: jax.Array) -> jax.Array:
-        t_B = jnp.broadcast_to(t, (count * batch,))
-        out: Any = net.apply(variables, many(x_BTM), t_B, method="denoise", **fixed)
-        now = scales if interval is None else guidance.scales_at(scales, t, interval)
-        return guidance.combine(out, names, now)
+    seen = Seen(
+        features=features, audio_valid=valid, past=state.past_motion, past_valid=past_valid,
+        motion_valid=jnp.ones((batch, frames), bool), controls=wishes, keep={},
+    )  # fmt: skip
+    denoise = guided_denoiser(
+        model, params, seen, {name: scales[name] for name in cfg.guided}, interval=interval
+    )
 
     schedule = model.make_schedule()
     x = samplers.sample(

@@ -45,11 +45,12 @@ import numpy as np
 
 from vasa_jax.core.types import Controls
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
-from vasa_jax.diffusion import guidance, samplers
+from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.samplers import SAMPLERS, Denoiser, Step
 from vasa_jax.diffusion.schedules import Schedule
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
+from vasa_jax.generate.guided import Seen, guided_denoiser
+from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
@@ -152,48 +153,25 @@ def snr_weights(schedule: Schedule, times: jax.Array, cap: float) -> jax.Array:
 # --- the motion model ---------------------------------------------------------------------------
 
 
-def motion_denoiser(
-    model: MotionModelConfig, params: Any, seen: dict[str, Any], audio_guidance: float
-) -> Denoiser:
-    """The model as ``(x (B, W, M), t ()) -> x0``; a scale other than 0 guides (equation 2).
-
-    ``seen`` holds what the network is shown of a batch, see ``look``.
-    """
-    names = ("audio",) if audio_guidance else ()
-    count, batch = 1 + len(names), seen["past"].shape[0]
-    many = jax.tree.map(lambda x: guidance.repeat_branches(x, count), seen)
-    keep = dict(many["keep"])
-    for name, branch in guidance.branch_keep(names, batch).items():
-        keep[name] = keep[name] & branch if name in keep else branch
-    net, variables = MotionModel(model), {"params": params}
-    tokens = net.apply(variables, many["features"], many["audio_valid"], keep, method="encode")
-
-    def denoise(x: jax.Array, t: jax.Array) -> jax.Array:
-        out: Any = net.apply(
-            variables, guidance.repeat_branches(x, count), jnp.broadcast_to(t, (count * batch,)),
-            method="denoise", audio_BAD=tokens, past_BKM=many["past"],
-            past_valid_BK=many["past_valid"], motion_valid_BT=many["motion_valid"],
-            controls=many["controls"], keep=keep,
-        )  # fmt: skip
-        return guidance.combine(out, names, dict.fromkeys(names, jnp.float32(audio_guidance)))
-
-    return denoise
-
-
 def look(
     model: MotionModelConfig, past: jax.Array, batch: dict[str, Any], keep: dict[str, jax.Array]
-) -> dict[str, Any]:
+) -> Seen:
     """What the network sees of a batch of windows, given its normalised past ``(B, K, M)``."""
     k = model.past
-    return {
-        "features": batch["features"],
-        "audio_valid": batch["audio_valid"],
-        "past": past,
-        "past_valid": batch["motion_valid"][:, :k],
-        "motion_valid": batch["motion_valid"][:, k:],
-        "controls": Controls(*batch["controls"]),
-        "keep": keep,
-    }
+    return Seen(
+        features=batch["features"],
+        audio_valid=batch["audio_valid"],
+        past=past,
+        past_valid=batch["motion_valid"][:, :k],
+        motion_valid=batch["motion_valid"][:, k:],
+        controls=Controls(*batch["controls"]),
+        keep=keep,
+    )
+
+
+def audio_scale(scale: float) -> dict[str, jax.Array]:
+    """Guidance by the sound alone; without a branch at scale 0."""
+    return {"audio": jnp.float32(scale)} if scale else {}
 
 
 def first_noise(key: jax.Array, shape: tuple[int, int, int], temperature: jax.Array) -> jax.Array:
@@ -224,21 +202,21 @@ def distill_loss(
     level = cfg.past_noise * jax.random.uniform(keys[3], (size, 1, 1))
     past = target_BFM[:, :k] + level * jax.random.normal(keys[4], target_BFM[:, :k].shape)
     seen = look(model, past, batch, keep)
-    seen["audio_valid"] = seen["audio_valid"].at[:, k:].set(seen["audio_valid"][:, k:] & tail_audio)
-    seen["motion_valid"] = seen["motion_valid"] & tail_motion
+    heard = seen.audio_valid.at[:, k:].set(seen.audio_valid[:, k:] & tail_audio)
+    seen = seen._replace(audio_valid=heard, motion_valid=seen.motion_valid & tail_motion)
     low, high = cfg.temperature
     temperature = low + (high - low) * jax.random.uniform(keys[5], (size,))
     x = first_noise(keys[6], (size, w, target_BFM.shape[-1]), temperature)
 
     schedule = model.make_schedule()
     times = TIME_GRIDS[cfg.generate.grid](schedule, cfg.generate.steps)
-    states, said = rollout(schedule, motion_denoiser(model, params, seen, 0.0), x, times)
+    states, said = rollout(schedule, guided_denoiser(model, params, seen, {}), x, times)
     wanted = teacher_targets(
-        schedule, motion_denoiser(model, teacher, seen, cfg.audio_guidance),
+        schedule, guided_denoiser(model, teacher, seen, audio_scale(cfg.audio_guidance)),
         SAMPLERS[cfg.teacher_sampler], states, times, cfg.substeps,
     )  # fmt: skip
     # What comes after the cut of the sound is guesswork that the teacher was not trained on.
-    counted = seen["motion_valid"] & seen["audio_valid"][:, k : k + w]
+    counted = seen.motion_valid & seen.audio_valid[:, k : k + w]
     per_step, terms = jax.vmap(
         lambda x0, y: motion_loss(cfg.loss, x0, y, counted), out_axes=(0, 0)
     )(said, wanted)
@@ -365,7 +343,9 @@ def sample_windows(
     """Normalised motion ``(B, W, M)`` by DDIM, always from the same noise."""
     schedule = model.make_schedule()
     x = first_noise(jax.random.key(0), (past.shape[0], model.window, past.shape[-1]), temperature)
-    denoise = motion_denoiser(model, params, look(model, past, batch, {}), audio_guidance)
+    denoise = guided_denoiser(
+        model, params, look(model, past, batch, {}), audio_scale(audio_guidance)
+    )
     return samplers.sample(
         SAMPLERS["ddim"], schedule, denoise, x, TIME_GRIDS[grid](schedule, steps)
     )
