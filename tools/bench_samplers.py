@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import itertools
+import json
 import os
 import sys
 import time
@@ -51,13 +53,16 @@ def main() -> int:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
     compile_cache.enable()
     bench = Bench(args)
+    unfinished = Unfinished(args.out / f"{args.name}.unfinished.jsonl", bench.fingerprint())
     rows: list[dict[str, Any]] = []
-    for name in args.samplers:
-        for steps in args.steps:
-            for scale in args.guidance:
-                for temperature in args.temperature:
-                    rows.append(bench.row(name, steps, scale, temperature))
-                    print(line(rows[-1]), flush=True)
+    settings = itertools.product(args.samplers, args.steps, args.guidance, args.temperature)
+    for setting in settings:
+        row = unfinished.get(setting)
+        if row is None:
+            row = bench.row(*setting)
+            unfinished.add(setting, row)
+        rows.append(row)
+        print(line(row), flush=True)
     card = {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/bench_samplers", *map(os.path.basename, sys.argv[1:])]),
@@ -71,7 +76,35 @@ def main() -> int:
     stem = f"{args.name}_{card['machine']['short']}_{card['date']}"
     cards.write(args.out, stem, describe(card), card)
     draw(rows, args.out / f"{stem}.png")
+    unfinished.path.unlink()
     return 0
+
+
+class Unfinished:
+    """Rows of an interrupted bench; the same command goes on where it stopped."""
+
+    def __init__(self, path: Path, fingerprint: dict[str, Any]):
+        self.path, self.fingerprint = path, fingerprint
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows: dict[str, dict[str, Any]] = {}
+        lines = path.read_text().splitlines() if path.exists() else []
+        for number, text in enumerate(lines):
+            try:
+                kept = json.loads(text)
+            except json.JSONDecodeError:  # stopped while it wrote
+                if number == len(lines) - 1:
+                    break
+                raise
+            if kept["of"] == fingerprint:
+                self.rows[json.dumps(kept["setting"])] = kept["row"]
+
+    def get(self, setting: tuple) -> dict[str, Any] | None:
+        return self.rows.get(json.dumps(setting))
+
+    def add(self, setting: tuple, row: dict[str, Any]) -> None:
+        kept = {"of": self.fingerprint, "setting": setting, "row": row}
+        with self.path.open("a") as file:
+            file.write(json.dumps(kept) + "\n")
 
 
 def parse() -> argparse.Namespace:
@@ -120,6 +153,16 @@ class Bench:
         self.features = np.stack([speech_features(self.model, s) for s in sounds])
         self.landmarks = jax.jit(jax.vmap(self._landmarks))
         self.references: dict[tuple[float, float], np.ndarray] = {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What rows must share to stand in one table."""
+        a = self.args
+        return {
+            "release": self.release.sha256, "run_step": self.run_step,
+            "motion": str(a.motion), "recordings": [p.name for p in a.speech],
+            "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "seed": a.seed,
+            "cores": a.cores,
+        }  # fmt: skip
 
     def _landmarks(self, motion_54: jax.Array) -> jax.Array:
         """The mean head's 478 landmarks under one driving motion, as in a picture of side 1."""
