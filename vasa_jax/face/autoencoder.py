@@ -20,6 +20,7 @@ from vasa_jax.face.renderer import (
     Decoder,
     VolumeNet,
     WarpGenerator,
+    binomial,
     flatten_depth,
     from_canonical,
     to_canonical,
@@ -160,10 +161,10 @@ class FaceAutoencoder:
                 head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
             )
             moved, skin = raster.warp_layers(appearance.layers, g)
-            return jnp.concatenate([moved, skin], -1), g.maps, g.skin
+            return jnp.concatenate([moved, skin], -1), g.maps, g.skin, raster.contour(g.flow)
 
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, skin = jax.lax.optimization_barrier(jax.lax.map(geometry, pose))
+        warped, maps, skin, contour = jax.lax.optimization_barrier(jax.lax.map(geometry, pose))
         b = warped.shape[0]
         volume = jnp.broadcast_to(appearance.volume, (b, *appearance.volume.shape))
         z_id = jnp.broadcast_to(appearance.z_id, (b, *appearance.z_id.shape))
@@ -175,13 +176,13 @@ class FaceAutoencoder:
             (cell, cell), method="decode",
         )  # fmt: skip
         if m == 0:
-            return out["image"]
+            return soften(out["image"], contour)
         # Only flow happens near the border of the crop; a short ramp hides where the net begins.
         edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
         ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
         moved = warped[..., :3]
         center = moved[inner] + ramp * (out["image"] - moved[inner])
-        return jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0))
+        return soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
 
     def render_uint8(self, params: Any, appearance: Appearance, motion_BM: Array) -> np.ndarray:
         """Compiled ``render`` as uint8 numpy frames, for callers without a step of their own."""
@@ -196,6 +197,11 @@ class FaceAutoencoder:
         g = appearance.geometry
         pose = jax.vmap(lambda m: heads.drive(g.motion, g.placement, m))(motion_BM)
         return self.render_pose(params, head, appearance, pose)
+
+
+def soften(image_BYXC: Array, contour_BYX1: Array) -> Array:
+    """Low-passes the picture where two surfaces meet, whose edge has no subpixels (no staircase)."""
+    return image_BYXC + contour_BYX1 * (binomial(image_BYXC) - image_BYXC)
 
 
 def to_uint8(image: Array) -> Array:

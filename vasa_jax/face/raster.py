@@ -240,6 +240,29 @@ def drive_geometry(
     return DriverGeometry(flow, maps, skin[..., None].astype(one))
 
 
+CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain
+
+
+def contour(flow_YX2: Array) -> Array:
+    """Weight 0..1 of being beside a contour ``(Y, X, 1)``: there the flow jumps.
+
+    Neighbouring pixels of one surface come from neighbouring places of the portrait; those that do
+    not show two surfaces (or one at a grazing angle).
+    """
+    size = flow_YX2.shape[0]
+    shift = (flow_YX2 - image_grid(size, size)) * (size * 0.5)
+    low, high = CONTOUR_PX
+
+    def weight(jump: Array) -> Array:
+        return jnp.clip((jnp.abs(jump).max(-1) - low) / (high - low), 0.0, 1.0)
+
+    down, right = weight(shift[1:] - shift[:-1]), weight(shift[:, 1:] - shift[:, :-1])
+    none_y, none_x = jnp.zeros((1, size)), jnp.zeros((size, 1))
+    beside = jnp.maximum(jnp.concatenate([down, none_y]), jnp.concatenate([none_y, down]))
+    beside = jnp.maximum(beside, jnp.concatenate([right, none_x], 1))
+    return jnp.maximum(beside, jnp.concatenate([none_x, right], 1))[..., None]
+
+
 def _fill_background(head, source, placed, flow, hit, grid, placement, rot):
     """Where no mesh is: hair follows the skull, the rest of the picture stays; in between, blend.
 
