@@ -4,6 +4,9 @@
 and the same windows (same noise, no past) sampled with ``--reference`` steps of DDIM. Only
 deterministic samplers have one: they all solve the same equation.
 
+*Student*: the first row, if the release has one or ``--student RUN`` names one: sampled as it was
+distilled, and compared with the reference at the scale of guidance that was distilled into it.
+
 *Sync and motion*: whole recordings, all at once as streams of one batch. The motion moves the
 release's mean head and the measures of ``metrics/`` read the head model's own landmarks, so neither
 renderer nor landmark detector adds its own error; the same measures on pictures are lower
@@ -14,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
 import itertools
 import json
 import os
@@ -32,16 +34,18 @@ from bench_live import _machine, _versions
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core import compile_cache
+from vasa_jax.core.config import from_json
 from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import head as heads
 from vasa_jax.generate import rolling
-from vasa_jax.generate.offline import roll_chunk, speech_features
+from vasa_jax.generate.offline import GenerateDefaults, roll_chunk, speech_features
 from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig
 from vasa_jax.generate.talker import Engine
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import motion as motion_metrics
 from vasa_jax.metrics import phonemes, sync
 
+STUDENT = "student"
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = ("correlation", "lag_frames", "closures", "closures_chance", "rest_ratio", "blinks",
          "head_motion_deg", "head_jitter_deg")  # fmt: skip
@@ -55,11 +59,12 @@ def main() -> int:
     bench = Bench(args)
     unfinished = Unfinished(args.out / f"{args.name}.unfinished.jsonl", bench.fingerprint())
     rows: list[dict[str, Any]] = []
-    settings = itertools.product(args.samplers, args.steps, args.guidance, args.temperature)
+    settings: list[tuple] = [(STUDENT, 0, 0.0, 0.0)] if bench.student is not None else []
+    settings += itertools.product(args.samplers, args.steps, args.guidance, args.temperature)
     for setting in settings:
         row = unfinished.get(setting)
         if row is None:
-            row = bench.row(*setting)
+            row = bench.student_row() if setting[0] == STUDENT else bench.row(*setting)
             unfinished.add(setting, row)
         rows.append(row)
         print(line(row), flush=True)
@@ -69,7 +74,7 @@ def main() -> int:
         "commit": cards.commit(),
         "machine": _machine(args.cores), "versions": _versions(),
         "release": {"name": bench.release.name, "sha256": bench.release.sha256},
-        "motion_run_step": bench.run_step,
+        "motion_run_step": bench.run_step, "student_run_step": bench.student_step,
         "recordings": [p.name for p in args.speech], "seconds": args.seconds,
         "rows": rows,
     }  # fmt: skip
@@ -113,6 +118,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--release", default="lite")
     parser.add_argument("--motion", type=Path, help="run folder whose motion weights replace its")
+    parser.add_argument("--student", type=Path, help="run folder of a distilled student")
     parser.add_argument("--speech", type=Path, nargs="+", required=True, help="recordings")
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8, 16, 50])
@@ -147,6 +153,17 @@ class Bench:
         self.run_step = None
         if args.motion is not None:
             self.run_step, self.params = read_params(args.motion)
+        # (weights, how they are sampled, the scale of guidance that is inside them)
+        self.student: tuple[Any, GenerateDefaults, float] | None = None
+        self.student_step = None
+        if args.student is not None:
+            self.student_step, weights = read_params(args.student)
+            config = json.loads((args.student / "config.json").read_text())
+            self.student = self._student(weights, config)
+        elif "student" in self.release.params:
+            self.student = self._student(
+                self.release.params["student"], self.release.config["student"]
+            )
         wanted = round(args.seconds * SAMPLE_RATE_HZ)
         sounds = [np.resize(read_audio(p), wanted).astype(np.float32) for p in args.speech]
         self.phonemes = [phonemes.recognise(s) for s in sounds]
@@ -154,11 +171,17 @@ class Bench:
         self.landmarks = jax.jit(jax.vmap(self._landmarks))
         self.references: dict[tuple[float, float], np.ndarray] = {}
 
+    @staticmethod
+    def _student(weights: Any, config: dict[str, Any]) -> tuple[Any, GenerateDefaults, float]:
+        how = from_json(GenerateDefaults, config["generate"])
+        return weights, how, float(config["audio_guidance"])
+
     def fingerprint(self) -> dict[str, Any]:
         """What rows must share to stand in one table."""
         a = self.args
         return {
             "release": self.release.sha256, "run_step": self.run_step,
+            **({} if self.student_step is None else {"student_step": self.student_step}),
             "motion": str(a.motion), "recordings": [p.name for p in a.speech],
             "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "seed": a.seed,
             "cores": a.cores,
@@ -174,8 +197,9 @@ class Bench:
         return placed * jnp.array([0.5, 0.5, -0.03]) + jnp.array([0.5, 0.5, 0.0])
 
     def roll(
-        self, sampler: str, steps: int, scale: float, temperature: float, features_BTD: np.ndarray
-    ) -> np.ndarray:
+        self, sampler: str, steps: int, scale: float, temperature: float,
+        features_BTD: np.ndarray, params: Any = None,
+    ) -> np.ndarray:  # fmt: skip
         """Normalised motion (B, T, 54) of B recordings at once, T a multiple of the hop or cut."""
         cfg = RollingConfig(
             hop=self.args.hop, sampler=sampler, steps=steps,
@@ -189,7 +213,8 @@ class Bench:
         valid = np.broadcast_to(np.arange(length) < total, (count, length))
         seeds = jnp.arange(count) + self.args.seed
         _, motion = roll_chunk(
-            self.model, cfg, self.params, rolling.init_state(self.model, seeds), features, valid,
+            self.model, cfg, self.params if params is None else params,
+            rolling.init_state(self.model, seeds), features, valid,
             Controls.none(count, length), {"audio": jnp.float32(scale)} if scale else {},
         )  # fmt: skip
         return np.asarray(motion)[:, :total]
@@ -209,14 +234,28 @@ class Bench:
 
     def row(self, sampler: str, steps: int, scale: float, temperature: float) -> dict[str, Any]:
         """Everything about one setting."""
-        made = functools.partial(self.roll, sampler, steps, scale, temperature)
+        return self._row(sampler, steps, scale, temperature, scale, None)
+
+    def student_row(self) -> dict[str, Any]:
+        assert self.student is not None
+        weights, how, distilled = self.student
+        row = self._row(how.sampler, how.steps, 0.0, how.temperature, distilled, weights)
+        return row | {"sampler": STUDENT}
+
+    def _row(
+        self, sampler: str, steps: int, scale: float, temperature: float,
+        reference_scale: float, params: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        def made(features: np.ndarray) -> np.ndarray:
+            return self.roll(sampler, steps, scale, temperature, features, params)
+
         row: dict[str, Any] = {
             "sampler": sampler, "steps": steps, "guidance": scale,
             "temperature": temperature, "distance": None,
             "evaluations": SAMPLERS[sampler].evaluations * steps,
         }  # fmt: skip
         if self.args.reference and SAMPLERS[sampler].order > 0:
-            gap = made(self.window()) - self.reference(scale, temperature)
+            gap = made(self.window()) - self.reference(reference_scale, temperature)
             row["distance"] = float(np.sqrt(np.mean(np.square(gap))))
         clips = []
         for motion, heard in zip(made(self.features), self.phonemes, strict=True):
@@ -269,6 +308,8 @@ def describe(card: dict[str, Any]) -> str:
     weights = (
         "" if card["motion_run_step"] is None else f", motion at step {card['motion_run_step']}"
     )
+    if card["student_run_step"] is not None:
+        weights += f", student at step {card['student_run_step']}"
     lines = [
         "# Samplers of the motion model", "",
         f"`{card['command']}`, {card['date']}, commit {card['commit']}.", "",
@@ -300,10 +341,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     keys = (("distance", "distance to reference"), ("correlation", "lip sync"),
             ("closures", "closures hit"), ("ms_per_window", "ms per window"))  # fmt: skip
     figure, axes = pyplot.subplots(1, len(keys), figsize=(4 * len(keys), 3.6), dpi=90)
-    first = {k: rows[0][k] for k in ("guidance", "temperature")}
+    first = {k: rows[-1][k] for k in ("guidance", "temperature")}
     for axis, (key, title) in zip(axes, keys, strict=True):
         for name in dict.fromkeys(r["sampler"] for r in rows):
-            mine = [r for r in rows if r["sampler"] == name and first.items() <= r.items()]
+            mine = [r for r in rows if r["sampler"] == name]
+            if name != STUDENT:
+                mine = [r for r in mine if first.items() <= r.items()]
             mine = [r for r in mine if r[key] is not None]
             if mine:
                 axis.plot(

@@ -1,5 +1,6 @@
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,24 @@ def test_two_runs_become_one_release(toy, tmp_path, capsys):
     assert (table["sampler"], table["steps"], table["guidance"]) == ("ddim", 4, {})
     with pytest.raises(UserError, match="no sampler 'dim'"):
         call(release, *words, "--overwrite", "--generate", "sampler=dim")
+    with pytest.raises(UserError, match="is no student"):
+        call(release, *words, "--overwrite", "--student", tmp_path / "face")
+    student = tmp_path / "student"
+    shutil.copytree(tmp_path / "motion", student)
+    config = json.loads((student / "config.json").read_text()) | {"generate": {"steps": 4}}
+    motion_config = json.loads((tmp_path / "motion" / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps(config | {"model": 1}))
+    (tmp_path / "motion" / "config.json").write_text(json.dumps(motion_config | {"model": 2}))
+    with pytest.raises(UserError, match="another model"):
+        call(release, *words, "--overwrite", "--student", student)
+    (tmp_path / "motion" / "config.json").write_text(json.dumps(motion_config | {"model": 1}))
+    assert call(release, *words, "--overwrite", "--student", student) == 0
+    both = load_release(out)
+    assert both.config["student"]["generate"] == {"steps": 4} and "generate" not in both.config
+    assert set(both.params) == {"face", "motion", "student", "head"}
+    (student / "stats.json").write_text("{}")
+    with pytest.raises(UserError, match="other statistics"):
+        call(release, *words, "--overwrite", "--student", student)
     with pytest.raises(UserError, match="--drop face/nothing"):
         call(release, *words, "--overwrite", "--drop", "face/nothing")
 

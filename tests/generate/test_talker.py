@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,8 +10,10 @@ from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import FACE, tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.tree import differences
 from vasa_jax.core.types import GAZE, MOTION_INDEX
 from vasa_jax.generate import talker as talkers
+from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.generate.talker import RENDER_BATCH, Engine, Talker, settle
 from vasa_jax.generate.wishes import wishes
 
@@ -63,6 +66,29 @@ def test_a_release_says_how_its_motion_is_sampled(talker, release, speech, monke
     assert {name: given[name] for name in table} == table
     talker.motion(speech, steps=7, guidance={"audio": 1.0})
     assert (given["steps"], given["guidance"]) == (7, {"audio": 1.0})
+
+
+def test_a_student_speaks_unless_a_sampler_is_asked_for(talker, release, speech, monkeypatch):
+    given = {}
+
+    def pretend(model, params, stats, features, controls, **options):
+        given.update(options, params=params)
+        return np.zeros((len(features), 54), np.float32)
+
+    few = {"sampler": "ddim", "steps": 4, "grid": "uniform", "guidance": {}, "temperature": 0.2}
+    student = jax.tree.map(lambda a: a + 1.0, release.params["motion"])
+    both = dataclasses.replace(
+        release, params=release.params | {"student": student},
+        config=release.config | {"student": {"generate": few}},
+    )  # fmt: skip
+    monkeypatch.setattr(talkers, "generate_motion", pretend)
+    monkeypatch.setattr(talker, "engine", Engine(both))
+    talker.motion(speech)
+    assert {name: given[name] for name in few} == few
+    assert not differences(student, given["params"], values=True)
+    talker.motion(speech, sampler="heun")
+    assert given["sampler"] == "heun" and given["steps"] == GenerateDefaults().steps
+    assert not differences(release.params["motion"], given["params"], values=True)
 
 
 def test_another_length_compiles_nothing_more(talker, speech):

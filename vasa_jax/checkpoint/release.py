@@ -49,7 +49,7 @@ class Release:
 
     name: str
     path: Path
-    params: dict[str, Any]  # {"face": tree, "motion": tree, "head": tree}
+    params: dict[str, Any]  # {"face": tree, "motion": tree, "head": tree}, perhaps "student"
     config: dict[str, Any]
     stats: dict[str, Any]
     sha256: str

@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser("build", help="make a release from training runs")
     build.add_argument("--face", required=True, metavar="RUNDIR", help="run of stage 1")
     build.add_argument("--motion", required=True, metavar="RUNDIR", help="run of stage 2")
+    build.add_argument(
+        "--student", metavar="RUNDIR",
+        help="run of train/distill.py: few-step weights beside the motion model's, used by default",
+    )  # fmt: skip
     build.add_argument("--head", required=True, metavar="FILE.npz", help="the reduced head")
     build.add_argument("--card", required=True, metavar="FILE.md", help="what the release says")
     build.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to make")
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="PART",
-        help="parts to store in half precision: face, motion, head",
+        help="parts to store in half precision: face, motion, student, head",
     )
     build.add_argument(
         "--drop",
@@ -78,13 +82,23 @@ def _build(args: argparse.Namespace) -> int:
     config: dict[str, Any] = {}
     stats: dict[str, Any] = {}
     steps: dict[str, int] = {}
-    for stage, workdir in (("face", Path(args.face)), ("motion", Path(args.motion))):
+    runs = {"face": Path(args.face), "motion": Path(args.motion)}
+    if args.student:
+        runs["student"] = Path(args.student)
+    for stage, workdir in runs.items():
         steps[stage], params[stage] = read_params(workdir)
         if not (workdir / "config.json").is_file():
             raise UserError(f"{workdir} has no config.json; it is not a finished run folder")
         config[stage] = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         if (workdir / "stats.json").is_file():
             stats[stage] = json.loads((workdir / "stats.json").read_text(encoding="utf-8"))
+    if args.student:
+        if "generate" not in config["student"]:
+            raise UserError(f"{args.student} is no student; train one with motion_lite_distill.py")
+        if stats.pop("student", None) != stats.get("motion"):
+            raise UserError(f"{args.student} was distilled from other statistics than --motion's")
+        if config["student"]["model"] != config["motion"]["model"]:
+            raise UserError(f"{args.student} has another model than {args.motion}")
     params["head"] = _read_arrays(Path(args.head))
     for path in args.drop:
         _drop(params, path)

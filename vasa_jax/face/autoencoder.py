@@ -200,7 +200,7 @@ class FaceAutoencoder:
 
 
 def soften(image_BYXC: Array, contour_BYX1: Array) -> Array:
-    """Low-passes the picture where two surfaces meet, whose edge has no subpixels (no staircase)."""
+    """Low-passes the picture where two surfaces meet: their edge has no subpixels."""
     return image_BYXC + contour_BYX1 * (binomial(image_BYXC) - image_BYXC)
 
 

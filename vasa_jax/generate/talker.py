@@ -90,6 +90,13 @@ class Engine:
         self.autoencoder = FaceAutoencoder(face_config, self.head)
         self.face_params = jax.device_put(release.params["face"])
         self.motion_params = jax.device_put(release.params["motion"])
+        # What samples unless somebody asks for a sampler: the few-step student if there is one.
+        self.quick_params, self.quick_defaults = self.motion_params, self.defaults
+        if "student" in release.params:
+            self.quick_params = jax.device_put(release.params["student"])
+            self.quick_defaults = configs.from_json(
+                GenerateDefaults, release.config["student"]["generate"]
+            )
         self.render = jax.jit(self._render)
 
     @property
@@ -167,10 +174,16 @@ class Talker:
         guidance: Mapping[str, float] | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Driving motion (T, 54) of a recording (a path, or mono float32 at 16 kHz)."""
+        """Driving motion (T, 54) of a recording (a path, or mono float32 at 16 kHz).
+
+        With sampler, steps or guidance given the release's full motion model makes it, otherwise
+        the few-step student if the release has one.
+        """
         samples = speech if isinstance(speech, np.ndarray) else read_audio(speech)
         samples = _as_speech(samples)
-        defaults = self.engine.defaults
+        chosen = sampler is not None or steps is not None or guidance is not None
+        defaults = self.engine.defaults if chosen else self.engine.quick_defaults
+        params = self.engine.motion_params if chosen else self.engine.quick_params
         sampler = sampler or defaults.sampler
         steps = defaults.steps if steps is None else steps
         guidance = defaults.guidance if guidance is None else guidance
@@ -186,7 +199,7 @@ class Talker:
             controls = (controls or Wishes()).controls(total)
         motion = generate_motion(
             engine.motion_config,
-            engine.motion_params,
+            params,
             engine.stats,
             features,
             controls,
@@ -219,7 +232,7 @@ class Talker:
         Args:
             controls: ``wishes(...)``, or ``Controls`` with one row per frame.
             seed: the same seed on the same machine gives the same frames.
-            sampler, steps, guidance: of the diffusion; None takes the release's own.
+            sampler, steps, guidance: of the diffusion; None in all takes the release's own way.
             frame: the whole picture with the head put back, or the model's square.
 
         Raises:
