@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-21_face_truth
 mkdir -p out
 .venv/bin/python -m vasa_jax.cli.main evaluate face "${RELEASE:-lite}" --seed 0 \
-  --identities "${IDENTITIES:-12}" --pairs "${PAIRS:-20}" --states "${STATES:-10}" \
+  --identities "${IDENTITIES:-12}" --pairs "${PAIRS:-14}" --states "${STATES:-8}" \
   --frames "${FRAMES:-2}" --json $here/table.json --sheet out/face_truth.png | tee out/face_truth.txt
 .venv/bin/python - out/face_truth.png $here/sheet.png <<'PY'
 import sys

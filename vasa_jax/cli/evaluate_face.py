@@ -80,8 +80,6 @@ class Settings:
     seed: int
     identities: int
     source: str
-    states: int
-    frames: int
     judges: tuple[str, ...]
 
 
@@ -104,13 +102,14 @@ def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     head = load_mesh_head(args.head)
     settings = Settings(
         release=release.sha256, head=_digest(args.head), seed=args.seed,
-        identities=args.identities, source=args.source, states=args.states, frames=args.frames,
-        judges=judges,
+        identities=args.identities, source=args.source, judges=judges,
     )  # fmt: skip
     kept = Parts(Path(args.json) if args.json else None, dataclasses.asdict(settings))
     runs = FaceRuns(release, head, settings, kept, exact=args.head is not None)
     trained = _compare_with_training(args, runs)
-    pairs, rows, examples = runs.everything(args.pairs, clips, sheet=bool(args.sheet))
+    pairs, rows, examples = runs.everything(
+        args.pairs, clips, args.frames, args.states, sheet=bool(args.sheet)
+    )
     if not pairs:
         raise UserError("no face was found in any rendered source; the head model is no use here")
 
@@ -133,7 +132,8 @@ def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         runs.write_sheet(args.sheet, examples)
     if args.json:
         about = {"command": "evaluate face", "release_name": release.name,
-                 **dataclasses.asdict(settings), "pairs": args.pairs, **trained,
+                 **dataclasses.asdict(settings), "pairs": args.pairs, "states": args.states,
+                 "frames": args.frames, **trained,
                  "left_out": runs.left_out}  # fmt: skip
         _write_json(
             args.json,

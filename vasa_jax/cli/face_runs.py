@@ -93,7 +93,7 @@ class FaceRuns:
         ]
 
     def everything(
-        self, count: int, clips: list[Path], *, sheet: bool
+        self, count: int, clips: list[Path], frames: int, states: int, *, sheet: bool
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[list[np.ndarray]]]:
         """Pairs (real clips among them), probes and the sheet's rows."""
         pairs, examples = [], []
@@ -103,13 +103,15 @@ class FaceRuns:
             examples += rows
         real: list[dict[str, Any]] = []
         names = sorted({_person(c) for c in clips})
-        for n, clip in enumerate(_track(clips, "real clips")):
+        for clip in _track(clips, "real clips"):
             # Nameless: people on film did not ask to be in a record.
             who = f"clip person {names.index(_person(clip))}"
-            real += self.kept.part(f"clip_{n:04d}", lambda c=clip, w=who: list(self.clip(c, w)))
+            real += self.kept.part(
+                f"clip_{clip.name}_{frames}", lambda c=clip, w=who: list(self.clip(c, w, frames))
+            )
         parts = [
-            self.kept.part(f"probe_{i:04d}", lambda k=i: self.states(k))
-            for i in _track(range(self.settings.identities if self.settings.states else 0), "codes")
+            self.kept.part(f"codes_{i:05d}_{states}", lambda k=i: self.states(k, states))
+            for i in _track(range(self.settings.identities if states else 0), "codes")
         ]
         return pairs + real, self.probes(parts), examples
 
@@ -255,10 +257,9 @@ class FaceRuns:
 
     # -------------------------------------------------------------------------- real clips
 
-    def clip(self, path: Path, who: str) -> Iterator[dict[str, Any]]:
+    def clip(self, path: Path, who: str, count: int) -> Iterator[dict[str, Any]]:
         """First frame as source, later ones as drivers and truth; nothing where no face is seen."""
-        count, size = self.settings.frames, self.reenactor.size
-        frames = []
+        size, frames = self.reenactor.size, []
         for i, frame in enumerate(read_video(path)):
             if i % CLIP_STEP == 0:
                 frames.append(frame)
@@ -298,7 +299,7 @@ class FaceRuns:
 
     # ------------------------------------------------------------------------------ probes
 
-    def states(self, number: int) -> dict[str, list[Any]]:
+    def states(self, number: int, count: int) -> dict[str, list[Any]]:
         """Codes and true values of one person in states whose pose and dynamics are independent."""
         s, person = self.settings, self.people[number]
         rng = np.random.default_rng([s.seed, number, 0x9B0])
@@ -308,7 +309,7 @@ class FaceRuns:
             for name, value in values.items():
                 out.setdefault(name, []).append(np.asarray(value, np.float64).ravel().tolist())
 
-        for _ in range(s.states):
+        for _ in range(count):
             state = swaps.draw_state(rng, person, self.head, independent=True)
             picture = swaps.render(person, state, head=self.head, size=self.reenactor.size)
             (shot,) = reenactment.shots([picture.image], self.finder, self.judges)

@@ -7,7 +7,8 @@
 * ``which_person``: which of the N people is it? Softmax regression, judged on states it has not
   seen (who somebody is can't be learned without having met them). 1 / N is chance.
 
-All are deterministic given their arguments. ``groups`` says whose each row is.
+Penalties are chosen among the training rows alone. All are deterministic given their arguments.
+``groups`` says whose each row is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy.stats import rankdata
 RIDGES = tuple(10.0**k for k in range(-2, 5))
 FOLDS = 5
 ROUNDS = 500
-PENALTY = 1.0  # of the logistic probes, on standardised codes, per example 1 / n
+PENALTIES = (1.0, 10.0, 100.0)  # of the logistic probes, on standardised codes
 
 
 def held_out_folds(groups: np.ndarray, folds: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -125,15 +126,25 @@ def same_person(
     if len(names) < 4:
         return _nothing() | {"chance": 0.5}
     scores, truths, firsts, folds = [], [], [], []
-    # At least two people in every fold, or there would be nobody to be told apart from.
-    for k, test in enumerate(held_out_folds(groups, min(FOLDS, len(names) // 2), rng)):
-        i, j, same = _draw_pairs(groups, np.flatnonzero(~test), rng, per_row)
+
+    def tell(train: np.ndarray, test: np.ndarray, penalty: float) -> tuple[np.ndarray, ...]:
+        """Scores of pairs among the test rows, whether they are right, and the first of each."""
+        i, j, same = _draw_pairs(groups, np.flatnonzero(train), rng, per_row)
         m, n, right = _draw_pairs(groups, np.flatnonzero(test), rng, per_row)
         a, b = _standard(np.abs(x[i] - x[j]), np.abs(x[m] - x[n]))
-        scores.append(b @ _logistic(a, same))
-        truths.append(right)
-        firsts.append(groups[m])
-        folds.append(np.full(len(m), k))
+        return b @ _logistic(a, same, penalty), right, m
+
+    # At least two people in every fold, or there would be nobody to be told apart from.
+    for k, test in enumerate(held_out_folds(groups, min(FOLDS, len(names) // 2), rng)):
+        known = rng.permutation(np.unique(groups[~test]))
+        inner, worth = np.isin(groups, known[::2]), [0.0] * len(PENALTIES)
+        if len(known) > 3:  # else there would be nobody to choose a penalty on
+            worth = [auc(*tell(~test & ~inner, inner, p)[:2]) for p in PENALTIES]
+        score_M, right_M, row_M = tell(~test, test, PENALTIES[int(np.argmax(worth))])
+        scores.append(score_M)
+        truths.append(right_M)
+        firsts.append(groups[row_M])
+        folds.append(np.full(len(row_M), k))
     score, truth = np.concatenate(scores), np.concatenate(truths)
     first, fold = np.concatenate(firsts), np.concatenate(folds)
 
@@ -168,15 +179,15 @@ def _draw_pairs(
     return np.array(first, int), np.array(second, int), np.array(same, bool)
 
 
-def _logistic(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _logistic(x: np.ndarray, truth: np.ndarray, penalty: float) -> np.ndarray:
     """Weights (D,) of an L2-penalised logistic regression; its constant is left out."""
     sign = np.where(truth, 1.0, -1.0)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         margin = sign * (x @ w[:-1] + w[-1])
         pull = -sign * expit(-margin) / len(x)
-        value = np.logaddexp(0, -margin).mean() + PENALTY * (w[:-1] ** 2).sum() / (2 * len(x))
-        slope = np.append(x.T @ pull + PENALTY * w[:-1] / len(x), pull.sum())
+        value = np.logaddexp(0, -margin).mean() + penalty * (w[:-1] ** 2).sum() / (2 * len(x))
+        slope = np.append(x.T @ pull + penalty * w[:-1] / len(x), pull.sum())
         return float(value), slope
 
     return minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x[:-1]
@@ -196,19 +207,26 @@ def which_person(
     for g in range(len(names)):  # every person's states are spread over all folds
         rows = np.flatnonzero(who == g)
         fold[rng.permutation(rows)] = np.arange(len(rows)) % folds
+
+    def guess(train: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
+        a, b = _standard(x[train], x[test])
+        weights = _softmax(a, who[train], len(names), penalty)
+        return (b @ weights[:-1] + weights[-1]).argmax(1) == who[test]
+
     right = np.zeros(len(x))
     for k in np.unique(fold):
         train, test = fold != k, fold == k
-        a, b = _standard(x[train], x[test])
-        weights = _softmax(a, who[train], len(names))
-        right[test] = (b @ weights[:-1] + weights[-1]).argmax(1) == who[test]
+        inner = train & (fold == fold[train][0])
+        outer = train & ~inner
+        worth = [guess(outer, inner, p).mean() for p in PENALTIES] if outer.any() else [0.0]
+        right[test] = guess(train, test, PENALTIES[int(np.argmax(worth))])
     each = np.array([right[who == g].sum() for g in range(len(names))])
     draws = rng.integers(0, len(names), (ROUNDS, len(names)))
     shares = each[draws].sum(1) / counts[draws].sum(1)
     return {"score": float(right.mean()), **_interval(shares), "chance": 1 / len(names)}
 
 
-def _softmax(x: np.ndarray, who: np.ndarray, classes: int) -> np.ndarray:
+def _softmax(x: np.ndarray, who: np.ndarray, classes: int, penalty: float) -> np.ndarray:
     """Weights (D + 1, classes) of an L2-penalised softmax regression, the constant last."""
     target = np.eye(classes)[who]
     padded = np.concatenate([x, np.ones((len(x), 1))], 1)
@@ -217,10 +235,10 @@ def _softmax(x: np.ndarray, who: np.ndarray, classes: int) -> np.ndarray:
         w = flat.reshape(-1, classes)
         logits = padded @ w
         norm = logsumexp(logits, axis=1, keepdims=True)
-        penalty = PENALTY * (w[:-1] ** 2).sum() / (2 * len(x))
+        cost = penalty * (w[:-1] ** 2).sum() / (2 * len(x))
         slope = padded.T @ (np.exp(logits - norm) - target) / len(x)
-        slope[:-1] += PENALTY * w[:-1] / len(x)
-        return float((norm[:, 0] - (logits * target).sum(1)).mean() + penalty), slope.ravel()
+        slope[:-1] += penalty * w[:-1] / len(x)
+        return float((norm[:, 0] - (logits * target).sum(1)).mean() + cost), slope.ravel()
 
     start = np.zeros(padded.shape[1] * classes)
     return minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(-1, classes)
