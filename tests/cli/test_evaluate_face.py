@@ -51,7 +51,10 @@ def test_an_oracle_gets_zero_error_in_every_column(folder, cheap):
         load_release(folder), load_mesh_head(None), SETTINGS, Parts(None, {}), exact=False,
         prepare=oracle,
     )  # fmt: skip
-    record, rows = runs.pair(0, sheet=True)
+    # A simple head at 64 px is not always taken for a face; such pairs are left out and counted.
+    tried = [runs.pair(i, sheet=True) for i in range(4)]
+    record, rows = next((pair for pair in tried if pair[0] is not None))
+    assert len(runs.left_out) == sum(pair[0] is None for pair in tried)
     assert [len(row) for row in rows] == [4] * 4  # source, driver, truth, model
     assert set(record["cases"]) == {"self", "pose", "dynamics", "both", "agree"}
     for case in ("self", "pose", "dynamics", "both"):
@@ -75,47 +78,57 @@ def image_limit() -> float:
 
 
 def words(folder, *more):
-    return ["evaluate", "face", str(folder), "--identities", "2", "--pairs", "2", "--states", "2",
-            "--clips", "", "--judges", "", *more]  # fmt: skip
+    return ["evaluate", "face", str(folder), "--identities", "2", "--pairs", "2", "--head", "",
+            "--faces", "", "--clips", "", "--judges", "", *more]  # fmt: skip
 
 
-def test_the_command_writes_table_json_and_sheet_and_repeats(
-    folder, cheap, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.delenv("VASA_FACEKIT", raising=False)
-    monkeypatch.delenv("VASA_FACES", raising=False)
-    first, sheet = tmp_path / "a.json", tmp_path / "a.png"
-    assert main(words(folder, "--json", str(first), "--sheet", str(sheet))) == 0
+@pytest.mark.slow
+def test_the_command_measures_a_release(folder, cheap, tmp_path, capsys):
+    file, sheet = tmp_path / "a.json", tmp_path / "a.png"
+    more = ("--states", "3", "--identities", "3", "--json", str(file), "--sheet", str(sheet))
+    assert main(words(folder, *more)) == 0
     said = capsys.readouterr().out
     assert "| pose | pose, degrees |" in said and "against copy" in said
     assert "z_dyn is computed from 45 expression weights" in said
-    table = json.loads(first.read_text())
-    assert table["summary"]["both"]["model"]["psnr"]["n"] == 2
-    assert len(table["pairs"]["self"]["copy"]["psnr"]) == 2
+    table = json.loads(file.read_text())
+    assert set(table["summary"]["both"]) == {"copy", "warp", "model", "truth"}
+    assert table["summary"]["both"]["copy"]["psnr"]["n"] == 2
+    # Random weights paint nothing like a face; geometry alone is not fooled by them.
+    assert table["summary"]["self"]["warp"]["psnr"]["mean"] > 5
     assert {row["question"] for row in table["probes"]} >= {"head pose", "which person?"}
+    honest = [r for r in table["probes"] if "true parameters" in r["code"]]
+    assert len(honest) == 3
     assert sheet.stat().st_size > 1000
-    assert not first.with_name("a.json.partial").exists()
+    assert not file.with_name("a.json.partial").exists()
 
-    # Stopped between two pairs, and continued: the same table.
-    from vasa_jax.cli import face_runs
 
-    whole, seen = face_runs.FaceRuns._pair, []
+def test_an_interrupted_run_continues_to_the_same_table(folder, cheap, tmp_path, monkeypatch):
+    def methods(self, source, fit):
+        return oracle(source, fit)
 
-    def once(self, index):
+    whole, seen = FaceRuns._pair, []
+
+    def stopped(self, index):
         seen.append(index)
-        if len(seen) == 2:
+        if len(seen) == 4:
             raise KeyboardInterrupt
         return whole(self, index)
 
-    monkeypatch.setattr(face_runs.FaceRuns, "_pair", once)
-    second = tmp_path / "b.json"
-    assert main(words(folder, "--json", str(second))) == 130
+    monkeypatch.setattr(FaceRuns, "methods", methods)
+    monkeypatch.setattr(FaceRuns, "_pair", stopped)
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    sheets = tmp_path / "a.png", tmp_path / "b.png"
+    more = ("--states", "0")
+    assert main(words(folder, *more, "--json", str(first), "--sheet", str(sheets[0]))) == 0
+    again = words(folder, *more, "--json", str(second), "--sheet", str(sheets[1]))
+    assert main(again) == 130
     assert (tmp_path / "b.json.partial" / "pair_00000.json").exists()
     with pytest.raises(UserError, match="other settings"):
         Parts(second, dataclasses.asdict(SETTINGS))
-    assert main(words(folder, "--json", str(second))) == 0
-    assert seen == [0, 1, 1]
-    assert json.loads(second.read_text()) == table
+    assert main(again) == 0
+    assert seen == [0, 1, 0, 1, 1]  # the second pair is measured again, the first one is not
+    assert json.loads(second.read_text()) == json.loads(first.read_text())
+    assert sheets[1].read_bytes() == sheets[0].read_bytes()
 
 
 @pytest.mark.parametrize(

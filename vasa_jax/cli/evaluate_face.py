@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head",
         default=os.environ.get("VASA_FACEKIT"),
         metavar="FILE",
-        help="facekit.npz (default: $VASA_FACEKIT; without it a simple built-in head)",
+        help="facekit.npz (default: $VASA_FACEKIT; '': a simple built-in head)",
     )
     parser.add_argument(
         "--faces",
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="face files of training, to prove that nobody is in both (default: $VASA_FACES)",
     )
-    media = os.environ.get("VASA_MEDIA")
+    media = os.path.join(os.environ.get("VASA_MEDIA", ""), "clips")
     parser.add_argument(
         "--clips",
-        default=os.path.join(media, "clips") if media else "",
+        default=media if os.path.isdir(media) else "",
         metavar="DIR",
         help="real clips (default: $VASA_MEDIA/clips); '' for none",
     )
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
             raise UserError(f"--{name} must be {least} or more, not {getattr(args, name)}")
     if args.sheet and not args.sheet.lower().endswith(IMAGES[:4]):
         raise UserError(f"--sheet {args.sheet}: name it .png, .jpg or .webp")
+    args.head = args.head or None  # '' asks for the built-in head
     clips = _clips(args.clips)
     release = load_release(args.release)
     head = load_mesh_head(args.head)
