@@ -53,7 +53,7 @@ def test_an_oracle_gets_zero_error_in_every_column(folder, cheap):
     )  # fmt: skip
     # A simple head at 64 px is not always taken for a face; such pairs are left out and counted.
     tried = [runs.pair(i, sheet=True) for i in range(4)]
-    record, rows = next((pair for pair in tried if pair[0] is not None))
+    record, rows = next(pair for pair in tried if pair[0] is not None)
     assert len(runs.left_out) == sum(pair[0] is None for pair in tried)
     assert [len(row) for row in rows] == [4] * 4  # source, driver, truth, model
     assert set(record["cases"]) == {"self", "pose", "dynamics", "both", "agree"}
