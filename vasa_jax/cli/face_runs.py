@@ -106,11 +106,12 @@ class FaceRuns:
         for clip in _track(clips, "real clips"):
             # Nameless: people on film did not ask to be in a record.
             who = f"clip person {names.index(_person(clip))}"
-            real += self.kept.part(
-                f"clip_{clip.name}_{frames}", lambda c=clip, w=who: list(self.clip(c, w, frames))
-            )
+            make = functools.partial(self.clip, clip, who, frames)
+            seen = self.kept.part(f"clip_{clip.name}_{frames}", make)
+            real += seen
+            self.left_out += [] if seen else [who]
         parts = [
-            self.kept.part(f"codes_{i:05d}_{states}", lambda k=i: self.states(k, states))
+            self.kept.part(f"codes_{i:05d}_{states}", functools.partial(self.states, i, states))
             for i in _track(range(self.settings.identities if states else 0), "codes")
         ]
         return pairs + real, self.probes(parts), examples
@@ -244,7 +245,7 @@ class FaceRuns:
                 for own in ("source", "other")
             )
         )
-        out = {}
+        out: dict[str, dict[str, float]] = {}
         for name in ("copy", "warp", "model"):
             if name not in one:
                 continue
@@ -257,7 +258,7 @@ class FaceRuns:
 
     # -------------------------------------------------------------------------- real clips
 
-    def clip(self, path: Path, who: str, count: int) -> Iterator[dict[str, Any]]:
+    def clip(self, path: Path, who: str, count: int) -> list[dict[str, Any]]:
         """First frame as source, later ones as drivers and truth; nothing where no face is seen."""
         size, frames = self.reenactor.size, []
         for i, frame in enumerate(read_video(path)):
@@ -267,20 +268,19 @@ class FaceRuns:
                 break
         faces = self.finder.find(frames[0]) if len(frames) > 1 else []
         if not faces:
-            self.left_out.append(who)
-            return
+            return []
         crop = align.crop_from_landmarks(faces[0].landmarks)
         squares = [align.extract(frame, crop, size) for frame in frames]
         source, *drivers = reenactment.shots(squares, self.finder, self.judges)
         drivers = [d for d in drivers if d.found]
         if not source.found or not drivers:
-            self.left_out.append(who)
-            return
+            return []
         fit = self.reenactor.fit(source.reading.landmarks)
         points = np.stack([d.reading.landmarks for d in drivers]) / size
         full = np.concatenate([points, np.repeat(points[-1:], count - len(points), 0)])
         motions = fit_sequence(self.reenactor.model.head, full, fit)[: len(points)]
         encoded = self.reenactor.source(source.image, fit)
+        found = []
         for driver, motion in zip(drivers, motions, strict=True):
             placement = np.asarray(move_placement(fit.placement, motion), np.float32)
             still = motion.copy()
@@ -295,7 +295,8 @@ class FaceRuns:
                 name: reenactment.measure(shot, driver, source=source, lpips=self.lpips)
                 for name, shot in zip(outputs, seen, strict=True)
             }
-            yield {"person": who, "cases": {"real": rows}}
+            found.append({"person": who, "cases": {"real": rows}})
+        return found
 
     # ------------------------------------------------------------------------------ probes
 

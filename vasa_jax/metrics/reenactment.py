@@ -269,7 +269,7 @@ def summarise(pairs: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
                 values = [row.get(m.key, np.nan) for row in rows]
                 if not np.isfinite(np.array(values, np.float64)).any():
                     continue
-                cell = clustered(values, people)
+                cell: dict[str, Any] = {**clustered(values, people)}
                 for base in ("copy", "warp"):
                     if method in ("copy", "truth", base) or base not in methods or not m.better:
                         continue
