@@ -19,6 +19,7 @@ that real people reach by the same measure.
   talk      generate clips from portraits and speech, and measure them
   controls  ask for gaze, distance, emotion; measure whether it happens, draw contact sheets
   video     measure finished videos: recordings of people, other programs' output
+  face      swap pose and dynamics between rendered people, compare with the rendered truth
   identity  calibrate the identity judges: same person against different people
 """
 
@@ -27,6 +28,7 @@ examples:
   vasa-jax evaluate talk lite --portraits photos/ --speech voices/ --pairs 12 --json talk.json
   vasa-jax evaluate controls lite --portraits photos/ --speech voice.wav --sheets out/
   vasa-jax evaluate video clip1.mp4 clip2.mp4 --align --json clips.json
+  vasa-jax evaluate face lite --head facekit.npz --json face.json --sheet face.png
 """
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -70,6 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--reference", metavar="NAME", help="keep as the column 'real: NAME'")
     _common(video)
 
+    from vasa_jax.cli import evaluate_face
+
+    evaluate_face.add_arguments(verbs.add_parser("face", help="stage 1 against rendered truth"))
+
     who = verbs.add_parser("identity", help="calibrate the identity judges")
     who.add_argument("files", nargs="+", metavar="FILE", help="videos of one person each")
     who.add_argument("--portraits", metavar="DIR", required=True, help="different people")
@@ -101,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
     if unknown:
         raise UserError(f"no identity judge {sorted(unknown)[0]!r}; there are mobileface, "
                         "faceres, dlib")  # fmt: skip
+    if args.what == "face":
+        from vasa_jax.cli import evaluate_face
+
+        return evaluate_face.run(args, judges)
     verbs = {"talk": _talk, "controls": _controls, "video": _video, "identity": _identity}
     return verbs[args.what](args, judges)
 

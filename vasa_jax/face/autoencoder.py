@@ -153,8 +153,12 @@ class FaceAutoencoder:
             jnp.asarray(fit.motion), jnp.asarray(fit.placement),
         )  # fmt: skip
 
-    def render_pose(self, params, head: Head, appearance: Appearance, pose: Pose) -> Array:
-        """Renders absolute poses (leading axis B) of one portrait."""
+    def warp_pose(self, head: Head, appearance: Appearance, pose: Pose):
+        """The portrait moved by geometry alone to absolute poses (leading axis B), no net at all.
+
+        Returns warped layers (B, Y, X, 6), whose first three are the picture in [-1, 1], the
+        driver's maps (B, Y, X, NUM_MAPS), its skin and the weight of contours (B, Y, X, 1).
+        """
 
         def geometry(one: Pose):
             g = raster.drive_geometry(
@@ -163,8 +167,14 @@ class FaceAutoencoder:
             moved, skin = raster.warp_layers(appearance.layers, g)
             return jnp.concatenate([moved, skin], -1), g.maps, g.skin, raster.contour(g.flow)
 
+        return jax.lax.map(geometry, pose)
+
+    def render_pose(self, params, head: Head, appearance: Appearance, pose: Pose) -> Array:
+        """Renders absolute poses (leading axis B) of one portrait."""
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, skin, contour = jax.lax.optimization_barrier(jax.lax.map(geometry, pose))
+        warped, maps, skin, contour = jax.lax.optimization_barrier(
+            self.warp_pose(head, appearance, pose)
+        )
         b = warped.shape[0]
         volume = jnp.broadcast_to(appearance.volume, (b, *appearance.volume.shape))
         z_id = jnp.broadcast_to(appearance.z_id, (b, *appearance.z_id.shape))

