@@ -85,6 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each recording")
     parser.add_argument("--reference", type=int, default=1000, help="steps; 0: no distance")
     parser.add_argument("--hop", type=int, default=50, help="frames per window (default 50)")
+    parser.add_argument("--ahead", type=int, help="frames of sound after a hop (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cores", type=int, default=2, help="0 leaves all (default 2)")
     parser.add_argument("--name", default="samplers", help="first word of the card's file name")
@@ -127,8 +128,9 @@ class Bench:
     def roll(self, sampler: str, steps: int, scale: float, features_BTD: np.ndarray) -> np.ndarray:
         """Normalised motion (B, T, 54) of B recordings at once, T a multiple of the hop or cut."""
         cfg = RollingConfig(
-            hop=self.args.hop, sampler=sampler, steps=steps, guided=("audio",) if scale else ()
-        )
+            hop=self.args.hop, ahead=self.args.ahead, sampler=sampler, steps=steps,
+            guided=("audio",) if scale else (),
+        )  # fmt: skip
         count, total, _ = features_BTD.shape
         hops = -(-total // cfg.hop)
         length = hops * cfg.hop + cfg.lookahead(self.model)
