@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 FRAME_S = 1.0 / FPS
 RENDER_THREADS = 2
+READY_FRAMES = 8  # made ahead of a reader that does not keep up; bounds memory
 FADE_SAMPLES = 80  # 5 ms: an interrupted voice must not click
 
 
@@ -217,7 +218,7 @@ class LiveStream:
         self._forget = False  # what was heard ahead was never said
         self._muted_until, self._fading = 0, False
         self._rendering: asyncio.Queue[_Made | None] = asyncio.Queue(1)
-        self._ready: asyncio.Queue[LiveFrame | BaseException | None] = asyncio.Queue(FPS)
+        self._ready: asyncio.Queue[LiveFrame | BaseException | None] = asyncio.Queue(READY_FRAMES)
         self._tasks: list[asyncio.Task[None]] = []
         self._paster = (
             align.Paster(talker.image, talker.crop, live.engine.size,
