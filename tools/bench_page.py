@@ -44,7 +44,8 @@ def main() -> int:
     if args.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--release",
-               args.release, "--hop", args.hop, "--ahead", args.ahead, "--steps", args.steps]  # fmt: skip
+               args.release, "--hop", args.hop, "--ahead", args.ahead,
+               "--steps", args.steps]  # fmt: skip
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -43,7 +43,8 @@ def test_bad_starts_are_refused_by_name(change, words):
 
 
 @pytest.mark.parametrize("text", [
-    "", "{", "[]", "3", '{"type": 3}', '{"a": 1}', "[" * 5000, '{"type": "x", "v": NaN}', "x" * 9000,
+    "", "{", "[]", "3", '{"type": 3}', '{"a": 1}', "[" * 5000, '{"type": "x", "v": NaN}',
+    "x" * 9000,
 ])  # fmt: skip
 def test_what_is_no_message_is_refused(text):
     with pytest.raises(Refused):

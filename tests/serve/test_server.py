@@ -69,6 +69,12 @@ async def start(url, **entries):
     return http, socket
 
 
+async def errors_of(socket):
+    """Codes of all errors until the end."""
+    texts = [m.json() async for m in socket if m.type == aiohttp.WSMsgType.TEXT]
+    return [text["code"] for text in texts if text["type"] == "error"]
+
+
 async def answer(url, message):
     """The first answer to a first message."""
     async with aiohttp.ClientSession() as http:
@@ -139,9 +145,10 @@ def test_jpeg_for_builders(release):
 def test_malformed_messages_are_answered_and_harm_nobody(release):
     async def run():
         async with serving(release) as (server, client, url):
+            start_with = [json.dumps({"type": "start", "version": 1, "controls": c})
+                          for c in ({"gaze": [90, 0]}, {"x": 1})]  # fmt: skip
             for first in ("", "{", "null", '{"type": "stop"}', '{"type": "start"}', b"\0\0",
-                          json.dumps({"type": "start", "version": 1, "controls": {"gaze": [90, 0]}}),
-                          json.dumps({"type": "start", "version": 1, "controls": {"x": 1}})):  # fmt: skip
+                          *start_with):  # fmt: skip
                 got = await answer(url, first)
                 assert (got["type"], got["code"]) == ("error", "bad_request"), first
             got = await answer(url, json.dumps({"type": "start", "version": 1, "portrait": "?"}))
@@ -161,9 +168,7 @@ def test_malformed_messages_are_answered_and_harm_nobody(release):
                 assert errors == 6
             http, socket = await start(url)
             await socket.send_bytes(b"odd")  # three bytes are no 16-bit samples
-            codes = [m.json()["code"] async for m in socket if m.type == aiohttp.WSMsgType.TEXT
-                     and m.json()["type"] == "error"]  # fmt: skip
-            assert codes == ["bad_request"]
+            assert await errors_of(socket) == ["bad_request"]
             await http.close()
             assert await emptied(server)
 
@@ -175,7 +180,7 @@ def test_places_are_freed_after_abrupt_disconnects(release):
         async with serving(release) as (server, client, url):
             for n in range(12):
                 opened = [await start(url, source="file") for _ in range(2)]
-                for http, socket in opened:
+                for _, socket in opened:
                     assert (await socket.receive()).json()["type"] == "ready"
                     await socket.send_bytes(np.ones(8000, "<i2").tobytes())
                 if n == 0:
@@ -254,9 +259,7 @@ def test_too_much_sound_ends_the_session(release):
                 http, socket = await start(url, source=source)
                 for _ in range(10):
                     await socket.send_bytes(np.zeros(16000, "<i2").tobytes())
-                codes = [m.json()["code"] async for m in socket
-                         if m.type == aiohttp.WSMsgType.TEXT and m.json()["type"] == "error"]  # fmt: skip
-                assert codes == ["too_fast"]
+                assert await errors_of(socket) == ["too_fast"]
                 await http.close()
                 assert await emptied(server)
 

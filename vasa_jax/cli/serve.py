@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--certificate and --key belong together")
 
     from vasa_jax.generate.realtime import LiveConfig
-    from vasa_jax.serve.server import LiveServer, ServeConfig
+    from vasa_jax.serve.server import ServeConfig
 
     live = LiveConfig(
         hop=args.hop, ahead=args.ahead, steps=args.steps, places=args.max_sessions or _places()

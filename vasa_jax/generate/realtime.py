@@ -441,7 +441,6 @@ class LiveStream:
                 self._heard.forget()
                 self._forget = False
             real = np.arange(need) * SAMPLES_PER_FRAME < self.timeline.waiting_samples
-            self.timeline.fill(need)
             sound, said = self.timeline.look(need)
             controls = steering.controls(first, need)
             self.timeline.take(cfg.hop)

@@ -73,15 +73,16 @@ class Timeline:
             self.filled += missing
 
     def look(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next ``frames`` frames without taking them: samples (n, 640), said (n,) bool."""
+        """The next ``frames`` frames without taking them: samples (n, 640), said (n,) bool.
+
+        After the last sample there are zeros.
+        """
         size = frames * SAMPLES_PER_FRAME
-        if len(self._samples) < size:
-            raise ValueError(f"{self.waiting} frames wait, not {frames}")
+        samples, said = np.zeros(size, np.float32), np.zeros(size, bool)
+        waiting = self._samples[:size]
+        samples[: len(waiting)], said[: len(waiting)] = waiting, self._spoken[:size]
         shape = (frames, SAMPLES_PER_FRAME)
-        return (
-            self._samples[:size].reshape(shape).copy(),
-            self._spoken[:size].reshape(shape).any(1),
-        )
+        return samples.reshape(shape), said.reshape(shape).any(1)
 
     def take(self, frames: int) -> None:
         """The next ``frames`` frames are done with."""
