@@ -77,8 +77,10 @@ def _decode(data: bytes, max_side: int) -> np.ndarray:
 
     if len(data) > protocol.MAX_PORTRAIT_BYTES:
         raise UserError("the picture is too large a file")
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=known) as opened:
             width, height = opened.size
     except Exception as error:  # whatever broken bytes make a decoder raise
         raise UserError("the picture is damaged or of no known format") from error
