@@ -23,8 +23,8 @@ wait at the same time; pictures are rendered in others; the event loop only hand
 *When late*, sound is never cut and never waits for pictures: from ``late_ms`` on only the first
 picture of a hop is drawn, from ``lost_ms`` on none, and the motion rests, until time is made up. A
 frame that was not drawn repeats the picture before it (``drawn`` is False). Of a microphone
-(``live=True``) sound that waits for more than ``backlog_ms`` is dropped, since an answer that late
-is worth less than the present. ``counts`` says how often each happened.
+(``microphone=True``) sound that waits for more than ``backlog_ms`` is dropped, since an answer that
+late is worth less than the present. ``counts`` says how often each happened.
 """
 
 from __future__ import annotations
@@ -375,10 +375,14 @@ class LiveStream:
         self.finish()
 
     def _drop_all_but(self, frames: int) -> None:
+        """Drops old sound; the clock is set so that what is left is the present."""
         self.counts["dropped"] += self.timeline.trim(frames)
         self._arrivals.clear()
-        self._arrivals.append((self.timeline.end, self._clock()))
+        now = self._clock()
+        self._arrivals.append((self.timeline.end, now))
         self._forget = True
+        if self._began is not None:
+            self._began = now - self.timeline.end * FRAME_S
 
     async def _due(self) -> int:
         """Waits until a hop can be begun; how many of its frames exist, 0 at the end."""
@@ -391,7 +395,8 @@ class LiveStream:
             due = self._began + (taken + need) * FRAME_S if self._pace else now
             if self._microphone and self._pace:
                 ahead_of_clock = self.timeline.end - (now - self._began) * FPS
-                if ahead_of_clock * FRAME_S * 1e3 > self.cfg.backlog_ms:
+                behind = self.timeline.waiting - need
+                if max(ahead_of_clock, behind) * FRAME_S * 1e3 > self.cfg.backlog_ms:
                     self._drop_all_but(need)
                     continue
             if waiting >= need or self._finished:

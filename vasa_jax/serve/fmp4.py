@@ -110,16 +110,23 @@ class VideoTrack:
         self.init = init_segment(VIDEO_TRACK, entry, size=self.size)
         self.mime = f'video/mp4; codecs="{self.codec}"'
         self._count = 0
+        self._picture: np.ndarray | None = None
+        self._frame: Any = None
 
-    def add(self, picture: np.ndarray, index: int) -> bytes:
-        """The segment of the picture of frame ``index``."""
+    def _convert(self, picture: np.ndarray) -> Any:
         import av
 
         right, below = self._pad
         if right or below:
             picture = np.pad(picture, [(0, below), (0, right), (0, 0)], mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+
+    def add(self, picture: np.ndarray, index: int) -> bytes:
+        """The segment of the picture of frame ``index``."""
+        if picture is not self._picture:  # a late stream repeats the same array
+            self._picture, self._frame = picture, self._convert(picture)
+        frame = self._frame
         frame.pts, frame.time_base = index, Fraction(1, FPS)
         packets = self._codec.encode(frame)
         if len(packets) != 1:

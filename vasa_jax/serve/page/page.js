@@ -164,7 +164,8 @@ class Session {
     const rows = [
       ["hop and look-ahead (declared)", `${own.declared} ms`],
       ["motion", `${this.ms.motion} ms`], ["render", `${this.ms.render} ms`],
-      ["encode", `${this.ms.encode} ms`], ["server, p50 / p95", `${own.p50} / ${own.p95} ms`],
+      ["encode", `${this.ms.encode} ms`],
+      ["server, p50 / p95", `${Math.round(own.p50)} / ${Math.round(own.p95)} ms`],
       ["network, one way", `${way.toFixed(0)} ms`], ["player behind the edge", `${lag.toFixed(0)} ms`],
       ["data", `${stats.kbit_s} kbit/s`], ["sound waiting", `${stats.buffered_s} s`],
       ["sound dropped", `${(counts.dropped / 16).toFixed(0)} ms`],
