@@ -166,6 +166,7 @@ class _Made:
     """A hop between motion and delivery."""
 
     first: int
+    began: float  # the clock when it was taken; dropped sound may set it anew since
     rows: np.ndarray  # (n, 54)
     sound: np.ndarray  # (n, 640)
     said: np.ndarray  # (n,)
@@ -440,7 +441,8 @@ class LiveStream:
         cfg, motion, steering = self.cfg, self.engine.motion, self._steering
         need = motion.frames
         while count := await self._due():
-            first = self.timeline.taken
+            first, began = self.timeline.taken, self._began
+            assert began is not None
             late = self._late_ms(first + need)
             if self._forget:
                 self._heard.forget()
@@ -474,7 +476,7 @@ class LiveStream:
             self.counts["lost"] += count if lost else 0
             self.counts["skipped"] += 0 if lost else count - drawn
             ms = {"late": late, "motion": made.ms, "shared": float(made.shared)}
-            await self._rendering.put(_Made(first, rows, sound, said, pictures, ms))
+            await self._rendering.put(_Made(first, began, rows, sound, said, pictures, ms))
         await self._rendering.put(None)
 
     async def _deliver(self) -> None:
@@ -494,7 +496,7 @@ class LiveStream:
                 index = made.first + i
                 ms = made.ms | {"sound": (need - i) * FRAME_S * 1e3, "render": render}
                 if self._pace:
-                    ms["total"] = (self._clock() - self._began - index * FRAME_S) * 1e3  # type: ignore
+                    ms["total"] = (self._clock() - made.began - index * FRAME_S) * 1e3
                 self.counts["frames"] += 1
                 self.counts["drawn"] += future is not None
                 await self._ready.put(
