@@ -100,9 +100,10 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
                 elif message.type == "stats":
                     stats = message.header
             await talking
-    drawn = [row for row in rows[25:] if row["drawn"]]  # the first second settles
+    settled = rows[25:] if len(rows) > 100 else rows  # the first second starts the threads
+    drawn = [row for row in settled if row["drawn"]]
     if not drawn:
-        raise SystemExit("bench_page: no frame was drawn")
+        raise SystemExit(f"bench_page: none of {len(rows)} frames was drawn; is the machine busy?")
     parts = {part: [row[part] for row in drawn] for part in PARTS}
     parts["transport"] = [trip / 2 for trip in trips]
     return {

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import concurrent.futures
 import dataclasses
 import math
 import time
@@ -43,35 +42,20 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.face import align
-from vasa_jax.generate.live_motion import Heard, Hop, LiveMotion
-from vasa_jax.generate.rolling import RollingConfig
+from vasa_jax.generate.live_engine import LiveConfig as LiveConfig
+from vasa_jax.generate.live_engine import LiveEngine
+from vasa_jax.generate.live_engine import live_engine as live_engine
+from vasa_jax.generate.live_motion import Heard
 from vasa_jax.generate.steering import Asked, Steering, checked_pose, loud
 from vasa_jax.generate.timeline import Timeline
 from vasa_jax.generate.wishes import Wishes
 
 if TYPE_CHECKING:
-    from vasa_jax.generate.talker import Engine, Talker
+    from vasa_jax.generate.talker import Talker
 
 FRAME_S = 1.0 / FPS
-RENDER_THREADS = 2
 READY_FRAMES = 8  # made ahead of a reader that does not keep up; bounds memory
 FADE_SAMPLES = 80  # 5 ms: an interrupted voice must not click
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LiveConfig:
-    """How streams of one engine run. A change of the first block compiles anew."""
-
-    hop: int = 2  # frames per step
-    ahead: int | None = 1  # frames of sound waited for after a hop; None: all the model can use
-    steps: int = 8  # of the sampler
-    places: int = 1  # streams at the same time
-
-    gap_ms: float = 160.0  # sound missing for this long becomes silence
-    late_ms: float = 80.0  # one picture of a hop from here on
-    lost_ms: float = 240.0  # none
-    backlog_ms: float = 400.0  # of a live source; older sound is dropped
-    buffer_s: float = 60.0  # of other sources; then ``push`` waits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,75 +74,6 @@ class LiveFrame:
     def time(self) -> float:
         """Seconds on the stream's clock."""
         return self.index / FPS
-
-
-class LiveEngine:
-    """The threads and the compiled step that streams share."""
-
-    def __init__(self, engine: Engine, cfg: LiveConfig | None = None):
-        self.cfg = cfg = cfg or LiveConfig()
-        self.engine = engine
-        defaults = engine.defaults
-        scales = {n: float(s) for n, s in defaults.guidance.items() if s and n == "audio"}
-        self.rolling = RollingConfig(
-            hop=cfg.hop,
-            ahead=cfg.ahead,
-            sampler=defaults.sampler,
-            steps=cfg.steps,
-            grid=defaults.grid,
-            guided=tuple(scales),
-            temperature=defaults.temperature,
-        )
-        self.motion = LiveMotion(engine, self.rolling, scales, cfg.places)
-        self._stepper = concurrent.futures.ThreadPoolExecutor(1, "live-motion")
-        self.renderers = concurrent.futures.ThreadPoolExecutor(RENDER_THREADS, "live-render")
-
-    @property
-    def latency_ms(self) -> float:
-        """Declared: from a sound to the frame that shows it, at most, compute excluded."""
-        return self.rolling.latency_ms(self.motion.model)
-
-    def ask(self, *args: Any, **options: Any) -> concurrent.futures.Future[Hop]:
-        """``LiveMotion.ask``, and sees to it that the step is made."""
-        future = self.motion.ask(*args, **options)
-        self._stepper.submit(self.motion.run_waiting)
-        return future
-
-    def warm_up(self, talker: Talker) -> None:
-        """Compiles, or reads from the cache, all that a stream of ``talker`` runs."""
-        place = self.motion.open(0)
-        try:
-            frames = self.motion.frames
-            silence = np.zeros((frames, SAMPLES_PER_FRAME), np.float32)
-            hop = self.ask(
-                place, Heard(self.motion.model), silence, np.ones(frames, bool),
-                Controls.none(frames),
-            ).result()  # fmt: skip
-            self.draw(talker, hop.motion[0])
-        finally:
-            self.motion.close(place)
-
-    def draw(self, talker: Talker, motion_M: np.ndarray) -> tuple[np.ndarray, float]:
-        """The model's square uint8 for one row of driving motion, and the ms it took."""
-        began = time.perf_counter()
-        engine = self.engine
-        images = engine.render(
-            engine.face_params, engine.autoencoder.head, talker.appearance, motion_M[None]
-        )
-        return np.asarray(images)[0], (time.perf_counter() - began) * 1e3
-
-    def close(self) -> None:
-        """Lets the threads end."""
-        self._stepper.shutdown(wait=False, cancel_futures=True)
-        self.renderers.shutdown(wait=False, cancel_futures=True)
-
-
-def live_engine(engine: Engine, cfg: LiveConfig | None = None) -> LiveEngine:
-    """The live engine of an engine and a configuration; made once."""
-    cfg = cfg or LiveConfig()
-    if cfg not in engine.live:
-        engine.live[cfg] = LiveEngine(engine, cfg)
-    return engine.live[cfg]
 
 
 @dataclasses.dataclass(eq=False)
