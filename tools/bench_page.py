@@ -119,7 +119,7 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
         "first_picture_ms": first,
         "frames": len(rows),
         "drawn": sum(row["drawn"] for row in rows),
-        "fps": sum(row["drawn"] for row in rows) / (len(rows) / 25.0),
+        "fps": sum(row["drawn"] for row in rows) / args.seconds,
         "counts": stats.get("counts"),
         "ms": {
             part: {f"p{q}": float(np.percentile(values, q)) for q in (50, 95)}
