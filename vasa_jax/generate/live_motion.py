@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
@@ -100,7 +101,7 @@ class LiveMotion:
         self._rest = np.zeros((places, self.frames, self.model.features.dim), np.float32)
 
     def _new_state(self) -> rolling.RollingState:
-        return jax.device_put(rolling.init_state(self.model, np.zeros(self.places, np.uint32)))
+        return jax.device_put(rolling.init_state(self.model, jnp.zeros(self.places, jnp.uint32)))
 
     @property
     def taken(self) -> int:
@@ -189,4 +190,4 @@ class LiveMotion:
             self._params, self.model, self.cfg, self._state, features, valid, controls,
             self._scales, active_B=active, reset_B=reset, seed_B=seeds,
         )  # fmt: skip
-        return np.asarray(self._stats.denormalize(np.asarray(motion)))
+        return np.asarray(self._stats.denormalize(motion))

@@ -82,7 +82,7 @@ class Timeline:
         waiting = self._samples[:size]
         samples[: len(waiting)], said[: len(waiting)] = waiting, self._spoken[:size]
         shape = (frames, SAMPLES_PER_FRAME)
-        return samples.reshape(shape), said.reshape(shape).any(1)
+        return samples.reshape(shape), np.any(said.reshape(shape), axis=1, keepdims=True)[:, 0]
 
     def take(self, frames: int) -> None:
         """The next ``frames`` frames are done with."""

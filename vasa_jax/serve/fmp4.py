@@ -99,7 +99,7 @@ class VideoTrack:
         }  # fmt: skip
         self._codec.flags |= int(av.codec.context.Flags.global_header)
         self._codec.open()
-        sps, pps = _parameter_sets(bytes(self._codec.extradata))
+        sps, pps = _parameter_sets(bytes(self._codec.extradata or b""))
         self.codec = "avc1." + sps[1:4].hex()
         avcc = bytes([1, *sps[1:4], 0xFF, 0xE1]) + struct.pack(">H", len(sps)) + sps
         avcc += b"\x01" + struct.pack(">H", len(pps)) + pps
@@ -151,7 +151,7 @@ class AudioTrack:
         self._codec.time_base = Fraction(1, TIMESCALE)
         self._codec.flags |= int(av.codec.context.Flags.global_header)
         self._codec.open()
-        config = bytes(self._codec.extradata)
+        config = bytes(self._codec.extradata or b"")
         decoder = b"\x40\x15" + bytes(3) + struct.pack(">II", bit_rate, bit_rate)
         decoder += _descriptor(5, config)
         es = b"\0\2\0" + _descriptor(4, decoder) + _descriptor(6, b"\x02")

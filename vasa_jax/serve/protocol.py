@@ -19,7 +19,7 @@ from vasa_jax.core.errors import UserError
 VERSION = 1
 SESSION_PATH, PORTRAIT_PATH = "/v1/session", "/v1/portraits"
 EXAMPLE = "example"  # the portrait that is always there
-SAMPLE_FORMATS = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
+SAMPLE_FORMATS: dict[str, np.dtype[Any]] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
 OUTPUTS = ("mp4", "jpeg")
 SOURCES = ("microphone", "file")
 
@@ -137,7 +137,10 @@ def read_controls(table: Mapping[str, Any]) -> Steer:
                 str(k)[:40]: _numbers([v], 1, "emotion")[0] for k, v in emotion.items()
             }
     pose = table.get("pose")
-    return Steer(wishes=wished, pose=None if pose is None else tuple(_numbers(pose, 3, "pose")))
+    if pose is None:
+        return Steer(wishes=wished)
+    yaw, pitch, roll = _numbers(pose, 3, "pose")
+    return Steer(wishes=wished, pose=(yaw, pitch, roll))
 
 
 def read_samples(data: bytes, format: str) -> np.ndarray:
