@@ -130,6 +130,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each recording")
     parser.add_argument("--reference", type=int, default=1000, help="steps; 0: no distance")
     parser.add_argument("--hop", type=int, default=50, help="frames per window (default 50)")
+    parser.add_argument("--ahead", type=int, help="frames of sound after a hop (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cores", type=int, default=2, help="0 leaves all (default 2)")
     parser.add_argument("--name", default="samplers", help="first word of the card's file name")
@@ -183,7 +184,7 @@ class Bench:
             "release": self.release.sha256, "run_step": self.run_step,
             **({} if self.student_step is None else {"student_step": self.student_step}),
             "motion": str(a.motion), "recordings": [p.name for p in a.speech],
-            "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "seed": a.seed,
+            "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "ahead": a.ahead, "seed": a.seed,
             "cores": a.cores,
         }  # fmt: skip
 
@@ -202,7 +203,7 @@ class Bench:
     ) -> np.ndarray:  # fmt: skip
         """Normalised motion (B, T, 54) of B recordings at once, T a multiple of the hop or cut."""
         cfg = RollingConfig(
-            hop=self.args.hop, sampler=sampler, steps=steps,
+            hop=self.args.hop, ahead=self.args.ahead, sampler=sampler, steps=steps,
             guided=("audio",) if scale else (), temperature=temperature,
         )  # fmt: skip
         count, total, _ = features_BTD.shape

@@ -21,6 +21,7 @@ from vasa_jax.core.errors import UserError
 PROGRAM = "vasa-jax"
 VERBS = {
     "generate": "a portrait and speech in, a talking face out",
+    "serve": "talk live: a page for the browser and a protocol for programs",
     "train": "train a stage from a configuration file",
     "synth": "render synthetic talking heads with their ground truth",
     "evaluate": "measure generated videos: identity, lip-sync, blinks, motion",
@@ -29,7 +30,7 @@ VERBS = {
     "check": "say what is installed, which devices and codecs work, and what is missing",
 }
 # Not synth: its workers are forked, which JAX's threads would not survive.
-USES_JAX = ("generate", "train", "inspect", "evaluate")
+USES_JAX = ("generate", "serve", "train", "inspect", "evaluate")
 # Packages of an extra, by import name: what to install when one is missing.
 EXTRA_OF = {
     "numba": "train",
@@ -39,6 +40,7 @@ EXTRA_OF = {
     "onnxruntime": "voices",
     "onnx": "voices",
     "hama": "evaluate",
+    "aiohttp": "serve",
 }
 
 

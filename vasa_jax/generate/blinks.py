@@ -45,3 +45,37 @@ def add_blinks(motion_TM: np.ndarray, *, seed: int) -> np.ndarray:
             continue
         t += 1
     return motion
+
+
+class Blinker:
+    """The same process for a live stream, a few frames at a time and without looking ahead.
+
+    A blink of the model that begins while one of ours is on its way joins it.
+    """
+
+    def __init__(self, *, seed: int):
+        self._rng = np.random.default_rng((seed, 0xB11C))
+        self._wait = self._interval() // 2  # frames until one is due
+        self._phase: int | None = None  # frame of the blink under way
+
+    def _interval(self) -> int:
+        spread = float(np.exp(SPREAD * self._rng.normal()))
+        return max(1, round(FPS * MEDIAN_INTERVAL_S * spread))
+
+    def __call__(self, motion_TM: np.ndarray) -> np.ndarray:
+        """The next frames (T, 54) with blinks; the input is not changed."""
+        motion, lids = np.array(motion_TM, np.float32), list(_LIDS)
+        for row in motion:
+            if row[lids].max() > _CLOSED and self._phase is None:
+                self._wait = self._interval()
+                continue
+            if self._phase is None and self._wait <= 0:
+                self._phase = 0
+            if self._phase is None:
+                self._wait -= 1
+                continue
+            row[lids] = np.maximum(row[lids], _SHAPE[self._phase])
+            self._phase += 1
+            if self._phase == len(_SHAPE):
+                self._phase, self._wait = None, self._interval()
+        return motion

@@ -69,6 +69,7 @@ def generate_motion(
     steps: int = 10,
     guidance: Mapping[str, float] | None = None,
     hop: int | None = None,
+    ahead: int | None = None,
     grid: str = "uniform",
     temperature: float = MOUTH_TEMPERATURE,
     interval: tuple[float, float] | None = None,
@@ -83,6 +84,7 @@ def generate_motion(
         temperature: deviation of the noise that the mouth starts from; 1 is a fair sample.
         interval: diffusion times between which guidance acts; None: always.
         hop: frames per window, at most the model's window (the default).
+        ahead: frames of sound after a hop that it may hear, as in a live stream; None: all.
         progress: called with (frames done, frames in all).
 
     Raises:
@@ -109,6 +111,7 @@ def generate_motion(
     scales = {n: s for n, s in scales.items() if s != 0 and wished.get(n, True)}
     cfg = RollingConfig(
         hop=hop or model.window,
+        ahead=ahead,
         sampler=sampler,
         steps=steps,
         grid=grid,

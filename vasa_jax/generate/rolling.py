@@ -15,7 +15,9 @@ nothing later can change them. ``ahead`` is what the audio encoder looks forward
 
 Latency, from a sound to the frame that shows it, compute excluded: at most ``(hop + ahead) * 40
 ms``, since the first frame of a hop waits until the hop's last frame and its look-ahead were heard.
-With ``ahead = 3``: 2120 ms at hop 50, 240 ms at hop 3, 200 ms at hop 2.
+With ``ahead = 3``: 2120 ms at hop 50, 240 ms at hop 3, 200 ms at hop 2. A live stream may wait for
+less sound than the encoder could use (``RollingConfig.ahead``): the rest is marked as not heard,
+which training's hidden tails cover, so the same weights serve it.
 
 Streams are independent: each has its own key, clock, past, controls and guidance scales, starts,
 pauses (``active_B``) and starts anew (``reset_B``) at any hop, and none of that compiles again.
@@ -63,10 +65,13 @@ class RollingConfig:
     grid: str = "uniform"
     guided: tuple[str, ...] = ("audio", "gaze")  # conditions with a guidance branch
     temperature: float = MOUTH_TEMPERATURE  # of the noise that the mouth starts from
+    ahead: int | None = None  # frames of sound waited for after the hop; None: all that are of use
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.steps < 1:
             raise ValueError(f"rolling: hop {self.hop} and steps {self.steps} must be at least 1")
+        if self.ahead is not None and self.ahead < 0:
+            raise ValueError(f"rolling: {self.ahead} frames of look-ahead")
         unknown = set(self.guided) - set(CONDITION_NAMES)
         if unknown:
             raise ValueError(
@@ -75,11 +80,12 @@ class RollingConfig:
 
     def lookahead(self, model: MotionModelConfig) -> int:
         """Frames of sound after the hop that a step must be given."""
-        return model.lookahead_frames
+        most = model.lookahead_frames
+        return most if self.ahead is None else min(self.ahead, most)
 
     def frames(self, model: MotionModelConfig) -> int:
         """Frames in the network's window: the hop, and in live modes the drafted look-ahead."""
-        return min(model.window, self.hop + self.lookahead(model))
+        return min(model.window, self.hop + model.lookahead_frames)
 
     def latency_ms(self, model: MotionModelConfig) -> float:
         """From a sound to the frame that shows it, at most, compute excluded."""
@@ -175,13 +181,13 @@ def step(
     key = state.key if seed_B is None else jnp.where(fresh, stream_keys(seed_B), state.key)
 
     # Features: K past, the window, and the encoder's look-ahead, which live modes do not have.
-    missing = frames + ahead - (hop + ahead)
+    missing = frames + model.lookahead_frames - (hop + ahead)
     audio = jnp.where(valid_BA[..., None], audio_BAD, 0.0)
     features = jnp.concatenate(
         [state.past_audio, audio, jnp.zeros((batch, missing, audio.shape[-1]))], axis=1
     )
     valid = jnp.concatenate([past_heard, valid_BA, jnp.zeros((batch, missing), bool)], axis=1)
-    wishes = jax.tree.map(lambda x: x[:, :frames], controls)
+    wishes = jax.tree.map(lambda x: _held(x, frames), controls)
 
     seen = Seen(
         features=features, audio_valid=valid, past=state.past_motion, past_valid=past_valid,
@@ -228,6 +234,12 @@ live_step = jax.jit(step, static_argnames=("model", "cfg"), donate_argnames="sta
 """``step`` compiled, its state donated: the buffers of the state that goes in are used for the one
 that comes out, so never look at the old one again. A process that serves one release in one mode
 compiles it once; give every argument the same shape, dtype and device each time."""
+
+
+def _held(x: jax.Array, frames: int) -> jax.Array:
+    """The first ``frames`` along axis 1; the last one is repeated where there are fewer."""
+    short = max(0, frames - x.shape[1])
+    return jnp.concatenate([x[:, :frames], jnp.repeat(x[:, -1:], short, axis=1)], axis=1)
 
 
 def _temperatures(cfg: RollingConfig) -> np.ndarray:

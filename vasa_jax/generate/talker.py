@@ -16,8 +16,8 @@ import concurrent.futures
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -45,6 +45,9 @@ from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
 from vasa_jax.motion.latents import MotionStats
+
+if TYPE_CHECKING:
+    from vasa_jax.generate.realtime import LiveConfig, LiveEngine, LiveStream
 
 Path = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]  # "motion" or "render", done, in all
@@ -98,6 +101,7 @@ class Engine:
                 GenerateDefaults, release.config["student"]["generate"]
             )
         self.render = jax.jit(self._render)
+        self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
 
     @property
     def size(self) -> int:
@@ -289,6 +293,39 @@ class Talker:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def stream(
+        self,
+        audio: Any = None,
+        *,
+        rate: int = SAMPLE_RATE_HZ,
+        controls: Wishes | None = None,
+        pose: Sequence[float] = (0.0, 0.0, 0.0),
+        seed: int = 0,
+        frame: Literal["full", "crop"] = "full",
+        pace: bool = True,
+        microphone: bool = False,
+        live: LiveConfig | None = None,
+    ) -> LiveStream:
+        """Live: ``async for frame in talker.stream(audio)``; see ``generate/realtime.py``.
+
+        Args:
+            audio: samples (S,), or an iterator, async or not, of pieces of any size, mono at
+                ``rate`` Hz; None: feed it by ``push``.
+            controls, pose: wishes and a bias (yaw, pitch, roll in degrees), until ``ask``.
+            pace: by the clock, 25 a second; False: as fast as frames are made.
+            microphone: the sound is the present; what can't be answered in time is dropped.
+
+        Raises:
+            UserError: bad rate, pose or frame, or all places of the live engine are taken.
+        """
+        from vasa_jax.generate import realtime
+
+        asked = realtime.Asked(wishes=controls or Wishes(), pose_deg=realtime.checked_pose(pose))
+        return realtime.LiveStream(
+            realtime.live_engine(self.engine, live), self, rate=rate, seed=seed, asked=asked,
+            frame=frame, pace=pace, microphone=microphone, audio=audio,
+        )  # fmt: skip
 
     def _pictures(
         self, motion_TM: np.ndarray, frame: str, progress: Progress | None

@@ -55,19 +55,20 @@ class Wishes:
             emotion={**other.emotion, **self.emotion},
         )
 
-    def controls(self, num_frames: int) -> Controls:
-        """Rows for each video frame, leading shape (T,)."""
+    def controls(self, num_frames: int, *, start: int = 0) -> Controls:
+        """Rows for ``num_frames`` video frames from frame ``start`` on, leading shape (T,)."""
         out = Controls.none(num_frames)
         on = np.ones(num_frames, np.float32)
         if self.gaze_deg is not None:
-            gaze = np.radians(_sample(self.gaze_deg, num_frames)).astype(np.float32)
+            gaze = np.radians(_sample(self.gaze_deg, num_frames, start)).astype(np.float32)
             out = out._replace(gaze=gaze, gaze_on=on)
         if self.distance is not None:
-            out = out._replace(distance=_sample(self.distance, num_frames)[:, 0], distance_on=on)
+            distance = _sample(self.distance, num_frames, start)[:, 0]
+            out = out._replace(distance=distance, distance_on=on)
         if self.emotion:
             strengths = np.zeros((num_frames, len(EMOTIONS)), np.float32)
             for name, track in self.emotion.items():
-                strengths[:, EMOTIONS.index(name)] = _sample(track, num_frames)[:, 0]
+                strengths[:, EMOTIONS.index(name)] = _sample(track, num_frames, start)[:, 0]
             out = out._replace(emotion=strengths, emotion_on=on)
         return out
 
@@ -202,9 +203,9 @@ def _track(value: Any, width: int, what: str, limits: tuple[tuple[float, float],
     return array
 
 
-def _sample(track: Track, num_frames: int) -> np.ndarray:
-    """Values (T, width) float32 at the frames' times."""
-    t = np.arange(num_frames) / FPS
+def _sample(track: Track, num_frames: int, start: int) -> np.ndarray:
+    """Values (T, width) float32 at the times of frames ``start`` and later."""
+    t = np.arange(start, start + num_frames) / FPS
     columns = [np.interp(t, track[:, 0], track[:, c]) for c in range(1, track.shape[1])]
     return np.stack(columns, -1).astype(np.float32)
 

@@ -1,0 +1,164 @@
+"""The page in a real browser, with a recording as its microphone and the shipped release."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+HOW = "the page tests need a browser: pip install playwright && apt-get install chromium"
+WAIT_S = 120.0  # a test machine may be slow; the page only has to get there
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server():
+    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--steps", "4",
+               "--max-sessions", "1"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    found = re.search(r"http://\S+?:\d+", process.stdout.readline())
+    assert found, "the server did not start"
+    yield found.group()
+    process.terminate()
+    assert process.wait(30) in (0, 130, 143)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    sync_api = pytest.importorskip("playwright.sync_api", reason=HOW)
+    path = next((p for p in map(shutil.which, BROWSERS) if p), None)
+    if path is None:
+        pytest.skip(HOW)
+    import soundfile
+
+    import vasa_jax
+
+    # What the microphone hears, over and over: speech, then silence.
+    speech, rate = soundfile.read(vasa_jax.example_speech(), dtype="float32")
+    wave = tmp_path_factory.mktemp("voice") / "voice.wav"
+    soundfile.write(wave, np.concatenate([speech, np.zeros(rate, np.float32)]), rate)
+    with sync_api.sync_playwright() as playwright:
+        # Tests may run as root in a container, where Chromium has no sandbox.
+        opened = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--use-fake-ui-for-media-stream",
+                  "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wave}",
+                  "--autoplay-policy=no-user-gesture-required"],
+        )  # fmt: skip
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    context = browser.new_context(permissions=["microphone"])
+    made = context.new_page()
+    made.set_default_timeout(WAIT_S * 1e3)
+    made.errors = []
+    made.on("pageerror", lambda error: made.errors.append(str(error)))
+    made.goto(server)
+    yield made
+    assert not made.errors
+    context.close()
+    assert health_after(server) == 0
+
+
+def health_after(server, seconds=10.0):
+    """Sessions of the server, once they had time to end."""
+    for _ in range(int(seconds / 0.2)):
+        with urllib.request.urlopen(server + "/healthz") as answer:
+            left = json.load(answer)["sessions"]
+        if not left:
+            return 0
+        time.sleep(0.2)
+    return left
+
+
+def figure(server, name):
+    with urllib.request.urlopen(server + "/metrics") as answer:
+        rows = dict(line.split(" ") for line in answer.read().decode().splitlines()
+                    if line.startswith("vasa_") and "{" not in line)  # fmt: skip
+    return float(rows[name])
+
+
+CENTRE = """() => {
+  const video = document.getElementById("video"), c = document.createElement("canvas");
+  c.width = c.height = 64;
+  const g = c.getContext("2d");
+  g.drawImage(video, 0, 0, 64, 64);
+  return Array.from(g.getImageData(12, 8, 40, 48).data);
+}"""
+
+
+def until(page, condition):
+    """Polls from outside: the page's security policy lets nobody evaluate strings inside."""
+    end = time.monotonic() + WAIT_S
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(200)
+
+
+def pixels(page):
+    return np.array(page.evaluate(CENTRE), np.float64)
+
+
+def begin(page):
+    page.click("#start")
+    until(page, "document.getElementById('video').currentTime > 1.5")
+
+
+def test_the_picture_moves_with_the_microphone(page):
+    begin(page)
+    until(page, "document.getElementById('state').textContent === 'speaking'")
+    first = page.evaluate("document.getElementById('video').currentTime")
+    seen = []
+    for _ in range(8):
+        seen.append(pixels(page))
+        page.wait_for_timeout(300)
+    assert page.evaluate("document.getElementById('video').currentTime") > first + 1.0
+    moves = [np.abs(a - b).mean() for a, b in zip(seen, seen[1:], strict=False)]
+    assert max(moves) > 0.3
+    until(page, "/ms/.test(document.getElementById('latency').textContent)")
+    page.click("#start")
+    until(page, "document.getElementById('state').textContent === 'ready'")
+
+
+def test_sliders_act_while_it_speaks_and_interrupt_works(page, server):
+    begin(page)
+    before = pixels(page)
+    page.evaluate("""() => { for (const [id, v] of [["yaw", 18], ["distance", 0.75]]) {
+        const s = document.getElementById(id); s.value = v;
+        s.dispatchEvent(new Event("input")); } }""")
+    page.wait_for_timeout(4000)
+    assert np.abs(pixels(page) - before).mean() > 3.0
+    page.click("#interrupt")
+    until(page, "document.getElementById('stage').dataset.interrupted >= 1")
+    page.click("#start")
+    until(page, "document.getElementById('state').textContent === 'ready'")
+    assert health_after(server) == 0
+    assert figure(server, "vasa_interruptions_total") >= 1
+
+
+def test_reload_leaves_nothing_behind(page, server):
+    for _ in range(3):
+        begin(page)
+        page.reload()
+        assert health_after(server) == 0
+    begin(page)
+
+
+def test_page_fits_phone_and_desktop(page):
+    for width, height in ((360, 740), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator("#start").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] >= 44

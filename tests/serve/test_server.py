@@ -1,0 +1,321 @@
+"""The server on a real port with a tiny release: limits, refusals, freed places."""
+
+import asyncio
+import contextlib
+import dataclasses
+import io
+import json
+import socket as sockets
+
+import aiohttp
+import numpy as np
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from tests.face.drawn_face import drawn_face
+from tests.generate.tiny_release import tiny_release
+from vasa_jax.checkpoint.release import load_release
+from vasa_jax.core.errors import UserError
+from vasa_jax.generate.realtime import LiveConfig
+from vasa_jax.serve import fmp4, protocol
+from vasa_jax.serve import session as sessions
+from vasa_jax.serve.client import LiveClient
+from vasa_jax.serve.server import LiveServer, ServeConfig, is_local
+
+pytestmark = pytest.mark.usefixtures("broadcasting")
+CFG = ServeConfig(port=0, max_side=200, live=LiveConfig(steps=1, places=2, buffer_s=4.0))
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return load_release(tiny_release(tmp_path_factory.mktemp("release") / "tiny"))
+
+
+@contextlib.asynccontextmanager
+async def serving(release, **changes):
+    server = LiveServer(dataclasses.replace(CFG, **changes), release)
+    server.prepare(drawn_face(200))
+    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with LiveClient(url, token=server.cfg.token) as client:
+            yield server, client, url
+    finally:
+        await runner.cleanup()
+
+
+def png(image):
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+async def emptied(server, seconds=5.0):
+    for _ in range(int(seconds / 0.05)):
+        if server.live.motion.taken == 0 and not server._sockets:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def start(url, **entries):
+    http = aiohttp.ClientSession()
+    socket = await http.ws_connect(url + protocol.SESSION_PATH)
+    await socket.send_json({"type": "start", "version": 1} | entries)
+    return http, socket
+
+
+async def errors_of(socket):
+    """Codes of all errors until the end."""
+    texts = [m.json() async for m in socket if m.type == aiohttp.WSMsgType.TEXT]
+    return [text["code"] for text in texts if text["type"] == "error"]
+
+
+async def answer(url, message):
+    """The first answer to a first message."""
+    async with aiohttp.ClientSession() as http:
+        async with http.ws_connect(url + protocol.SESSION_PATH) as socket:
+            send = socket.send_bytes if isinstance(message, bytes) else socket.send_str
+            await send(message)
+            return (await socket.receive()).json()
+
+
+def test_a_session_from_upload_to_goodbye(release):
+    async def run():
+        async with serving(release) as (server, client, url):
+            portrait = await client.portrait(png(drawn_face(220)))
+            assert (await client.health())["max_sessions"] == 2
+            streams = {"video": b"", "audio": b""}
+            async with client.session(portrait=portrait, source="file") as session:
+                ready = session.ready
+                assert ready["synthetic"] and ready["latency_ms"]["declared"] == 120
+                assert (ready["width"], ready["height"]) == (200, 200)
+                await session.say(0.1 * np.random.default_rng(0).normal(size=16000))
+                await session.ping()
+                kinds, spoke = set(), 0
+                async for message in session:
+                    kinds.add(message.type)
+                    kind = message.type.split("_")[0]
+                    if kind in streams:
+                        streams[kind] += message.payload
+                    if message.type == "video":
+                        header = message.header
+                        assert {"motion", "render", "encode", "total"} <= set(header["ms"])
+                        spoke += header["speaking"]
+                        if header["index"] == 5:
+                            await session.controls(gaze=[10, 0], pose=[5, 0, 0])
+                            await session.interrupt()
+                        if header["index"] >= 40:
+                            break
+            assert {"video_init", "audio_init", "pong", "interrupted", "stats"} <= kinds
+            assert 2 <= spoke <= 16  # interrupted: far less than the second that was sent
+            import av
+
+            for kind, least in (("video", 40), ("audio", 70)):
+                with av.open(io.BytesIO(streams[kind])) as container:
+                    assert sum(1 for _ in container.decode(container.streams[0])) >= least
+            assert await emptied(server)
+            async with client.http.get(url + "/metrics") as response:
+                text = await response.text()
+            assert "vasa_sessions_total 1\n" in text and "vasa_interruptions_total 1\n" in text
+            async with client.http.get(url + "/") as response:
+                assert "Synthetic video" in await response.text()
+                assert "frame-ancestors" in response.headers["Content-Security-Policy"]
+
+    asyncio.run(run())
+
+
+def test_jpeg_for_builders(release):
+    async def run():
+        async with serving(release) as (_, client, _):
+            async with client.session(output="jpeg", frame="crop") as session:
+                async for message in session:
+                    if message.type == "video":
+                        image = Image.open(io.BytesIO(message.payload))
+                        assert image.size == (64, 64)
+                        return
+
+    asyncio.run(run())
+
+
+def test_malformed_messages_are_answered_and_harm_nobody(release):
+    async def run():
+        async with serving(release) as (server, client, url):
+            start_with = [json.dumps({"type": "start", "version": 1, "controls": c})
+                          for c in ({"gaze": [90, 0]}, {"x": 1})]  # fmt: skip
+            for first in ("", "{", "null", '{"type": "stop"}', '{"type": "start"}', b"\0\0",
+                          *start_with):  # fmt: skip
+                got = await answer(url, first)
+                assert (got["type"], got["code"]) == ("error", "bad_request"), first
+            got = await answer(url, json.dumps({"type": "start", "version": 1, "portrait": "?"}))
+            assert got["code"] == "no_portrait"
+            assert await emptied(server)
+            async with client.session() as session:  # and within a session
+                for text in ("", "[]", '{"type": "dance"}', '{"type": "controls", "gaze": "up"}',
+                             '{"type": "controls", "emotion": {"hangry": 1}}',
+                             '{"type": "ping", "t": "x"}'):  # fmt: skip
+                    await session._socket.send_str(text)
+                errors, after = 0, 0
+                async for message in session:
+                    errors += message.type == "error"
+                    after += errors == 6 and message.type == "video"
+                    if after == 3:
+                        break
+                assert errors == 6
+            http, socket = await start(url)
+            await socket.send_bytes(b"odd")  # three bytes are no 16-bit samples
+            assert await errors_of(socket) == ["bad_request"]
+            await http.close()
+            assert await emptied(server)
+
+    asyncio.run(run())
+
+
+def test_places_are_freed_after_abrupt_disconnects(release):
+    async def run():
+        async with serving(release) as (server, client, url):
+            for n in range(12):
+                opened = [await start(url, source="file") for _ in range(2)]
+                for _, socket in opened:
+                    assert (await socket.receive()).json()["type"] == "ready"
+                    await socket.send_bytes(np.ones(8000, "<i2").tobytes())
+                if n == 0:
+                    refused = await answer(url, json.dumps({"type": "start", "version": 1}))
+                    assert refused["code"] == "busy"
+                for http, socket in opened:  # the network goes away without a word
+                    transport = socket._conn.transport
+                    transport.abort()
+                    await http.close()
+                assert await emptied(server), n
+            async with client.session() as session:
+                assert session.ready["type"] == "ready"
+
+    asyncio.run(run())
+
+
+def test_a_token_is_needed_where_there_is_one(release):
+    async def run():
+        async with serving(release, token=TOKEN) as (server, client, url):
+            message = {"type": "start", "version": 1}
+            for token in ({}, {"token": ""}, {"token": TOKEN + "x"}):
+                got = await answer(url, json.dumps(message | token))
+                assert got["code"] == "unauthorised"
+            async with LiveClient(url, token="wrong") as stranger:
+                with pytest.raises(UserError, match="token"):
+                    await stranger.portrait(png(drawn_face(200)))
+            async with client.session() as session:
+                assert session.ready["version"] == 1
+
+    asyncio.run(run())
+
+
+def test_other_sites_and_other_names_are_refused(release):
+    async def run():
+        async with serving(release) as (_, client, url):
+            path = url + protocol.SESSION_PATH
+            for headers in ({"Origin": "https://elsewhere.example"}, {"Host": "rebound.example"}):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await client.http.ws_connect(path, headers=headers)
+                assert refused.value.status == 403
+            async with client.http.ws_connect(path, headers={"Origin": url}):
+                pass
+            async with client.http.get(url + "/", headers={"Host": "rebound.example"}) as response:
+                assert response.status == 403
+
+    asyncio.run(run())
+
+
+def test_uploads_are_bounded(release):
+    async def run():
+        async with serving(release, upload_s=0.4) as (server, client, url):
+            with pytest.raises(UserError, match="no face"):
+                await client.portrait(png(np.full((100, 100, 3), 90, np.uint8)))
+            for data in (b"GIF89a....", b"\x89PNG\r\n\x1a\n" + b"x" * 100, b""):
+                with pytest.raises(UserError, match="refused"):
+                    await client.portrait(data)
+            with pytest.raises(UserError, match="12 MB"):
+                await client.portrait(bytes(protocol.MAX_PORTRAIT_BYTES + 1))
+            # One that never ends: the connection gets an answer, and the place is free.
+            host, port = url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"POST /v1/portraits HTTP/1.1\r\nHost: localhost\r\n"
+                         b"Content-Length: 100000\r\n\r\n\xff\xd8\xff")  # fmt: skip
+            got = await asyncio.wait_for(reader.read(4096), 5)
+            assert b"400" in got.split(b"\r\n")[0] and b"too long" in got
+            writer.close()
+            assert server._waiting == 0
+
+    asyncio.run(run())
+
+
+def test_too_much_sound_ends_the_session(release):
+    async def run():
+        async with serving(release) as (server, client, url):
+            for source in ("microphone", "file"):
+                http, socket = await start(url, source=source)
+                for _ in range(10):
+                    await socket.send_bytes(np.zeros(16000, "<i2").tobytes())
+                assert await errors_of(socket) == ["too_fast"]
+                await http.close()
+                assert await emptied(server)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_is_let_go(release, monkeypatch):
+    monkeypatch.setattr(sessions, "SEND_S", 0.3)
+    # Pictures as large as it takes to fill a socket's buffers in no time.
+    monkeypatch.setattr(fmp4.VideoTrack, "add", lambda *unused: bytes(4_000_000))
+
+    async def run():
+        async with serving(release) as (server, _, url):
+            host, port = url.removeprefix("http://").split(":")
+            raw = sockets.create_connection((host, int(port)))
+            raw.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(raw, (
+                f"GET {protocol.SESSION_PATH} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())  # fmt: skip
+            await loop.sock_recv(raw, 4096)
+            text = json.dumps({"type": "start", "version": 1}).encode()
+            masked = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text
+            await loop.sock_sendall(raw, masked)
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                if server.figures.counts["sessions_ended_total", "too_slow"]:
+                    break
+            assert server.figures.counts["sessions_ended_total", "too_slow"] == 1
+            assert await emptied(server)
+            raw.close()
+
+    asyncio.run(run())
+
+
+def test_sessions_end_when_their_time_is_up(release):
+    async def run():
+        for changes, code in (({"session_s": 0.5}, "too_long"), ({"idle_s": 0.5}, "idle")):
+            async with serving(release, **changes) as (server, client, _):
+                with pytest.raises(UserError, match=code):
+                    async with client.session() as session:
+                        async for _ in session:
+                            pass
+                assert await emptied(server)
+
+    asyncio.run(run())
+
+
+def test_public_addresses_need_a_token():
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        with pytest.raises(UserError, match="--token"):
+            ServeConfig(host=host)
+        with pytest.raises(UserError, match="--token"):
+            ServeConfig(host=host, token="short")
+        assert ServeConfig(host=host, token=TOKEN).token
+    assert is_local("127.0.0.1") and is_local("::1") and is_local("localhost")
+    with pytest.raises(UserError, match="port"):
+        ServeConfig(port=70000)

@@ -1,0 +1,159 @@
+"""End-to-end latency of the live server on this machine, split by part; see tools/bench_page.
+
+A server runs in a process of its own, a client without JAX speaks to it as a microphone does: 20 ms
+of sound every 20 ms. The parts, per frame, in ms: ``wait`` for the hop and its look-ahead (p50 over
+the frames of a hop); ``late``, until the machine got to it; ``motion``, ``render``, ``encode``;
+``server``, from the frame's first sample to its encoded picture on the server's clock;
+``transport``, half of the round trip of a ping that travels beside the pictures. A frame that was
+not drawn is counted, not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import card as cards
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("sound", "late", "motion", "render", "encode", "total")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tools/bench_page", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--cores", type=int, default=0, help="for the server; 0 leaves all")
+    parser.add_argument("--release", default="lite")
+    parser.add_argument("--speech", help="default: the bundled one")
+    parser.add_argument("--frame", choices=("full", "crop"), default="full")
+    parser.add_argument("--hop", default="2")
+    parser.add_argument("--ahead", default="1")
+    parser.add_argument("--steps", default="8")
+    parser.add_argument("--name", default="page", help="first word of the card's file name")
+    parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
+    args = parser.parse_args()
+    if args.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
+    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--release",
+               args.release, "--hop", args.hop, "--ahead", args.ahead,
+               "--steps", args.steps]  # fmt: skip
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        found = re.search(r"http://\S+?:\d+", server.stdout.readline())
+        if found is None:
+            print("bench_page: the server did not start", file=sys.stderr)
+            return 1
+        card = asyncio.run(measure(found.group(), args))
+    finally:
+        server.terminate()
+        server.wait(30)
+    text = describe(card)
+    print(text)
+    cards.write(args.out, f"{args.name}_{card['machine']['short']}_{card['date']}", text, card)
+    return 0
+
+
+async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Everything the card says."""
+    from bench_live import _machine, _versions
+
+    import vasa_jax
+    from vasa_jax.io.audio import read_audio
+    from vasa_jax.serve.client import LiveClient
+
+    speech = np.resize(read_audio(args.speech or vasa_jax.example_speech()), 16_000 * 600)
+    rows: list[dict[str, float]] = []
+    trips: list[float] = []
+    stats: dict[str, Any] = {}
+    async with LiveClient(url) as client:
+        began = time.perf_counter()
+        start = {"source": "microphone", "frame": args.frame}
+        async with client.session(**start) as session:
+            ready, first = session.ready, None
+
+            async def speak() -> None:
+                at = time.monotonic()
+                for n in range(int(args.seconds * 50)):
+                    await session.say(speech[n * 320 : (n + 1) * 320])
+                    if n % 25 == 0:
+                        await session.ping()
+                    await asyncio.sleep(max(0.0, at + (n + 1) / 50 - time.monotonic()))
+                await session.stop()
+
+            talking = asyncio.create_task(speak())
+            async for message in session:
+                if message.type == "video":
+                    first = first or (time.perf_counter() - began) * 1e3
+                    rows.append(message.header["ms"] | {"drawn": message.header["drawn"]})
+                elif message.type == "pong":
+                    trips.append((time.monotonic() - message.header["t"]) * 1e3)
+                elif message.type == "stats":
+                    stats = message.header
+            await talking
+    settled = rows[25:] if len(rows) > 100 else rows  # the first second starts the threads
+    drawn = [row for row in settled if row["drawn"]]
+    if not drawn:
+        raise SystemExit(f"bench_page: none of {len(rows)} frames was drawn; is the machine busy?")
+    parts = {part: [row[part] for row in drawn] for part in PARTS}
+    parts["transport"] = [trip / 2 for trip in trips]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["tools/bench_page", *sys.argv[1:]]),
+        "commit": cards.commit(),
+        "machine": _machine(args.cores),
+        "versions": _versions(),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "seconds": args.seconds,
+        "size": [ready["width"], ready["height"]],
+        "latency_declared_ms": ready["latency_ms"],
+        "first_picture_ms": first,
+        "frames": len(rows),
+        "drawn": sum(row["drawn"] for row in rows),
+        "fps": sum(row["drawn"] for row in rows) / args.seconds,
+        "counts": stats.get("counts"),
+        "ms": {
+            part: {f"p{q}": float(np.percentile(values, q)) for q in (50, 95)}
+            for part, values in parts.items()
+        },
+    }
+
+
+WORDS = {
+    "sound": "hop and look-ahead: waiting for sound", "late": "waiting for the machine",
+    "motion": "motion step of a hop", "render": "render of a frame", "encode": "encode of a frame",
+    "total": "server, in all", "transport": "transport, one way",
+}  # fmt: skip
+
+
+def describe(card: dict[str, Any]) -> str:
+    """The card in Markdown."""
+    machine, declared = card["machine"], card["latency_declared_ms"]
+    both = card["ms"]["total"]["p50"] + card["ms"]["transport"]["p50"]
+    lines = [
+        f"# Live page: {both:.0f} ms from a sound to its picture at the client", "",
+        f"`{card['command']}`, {card['date']}, commit {card['commit']}.", "",
+        f"{machine['cores']} cores of {machine['cpu']} ({machine['device']}), load average before: "
+        f"{card['load_before']}. {card['seconds']:g} s of microphone, "
+        f"{card['size'][0]}x{card['size'][1]} px; declared {declared['declared']:g} ms "
+        f"(hop {declared['hop']:g}, look-ahead {declared['ahead']:g}).", "",
+        "| ms | p50 | p95 |", "|---|---|---|",
+        *(f"| {WORDS[k]} | {v['p50']:.1f} | {v['p95']:.1f} |" for k, v in card["ms"].items()), "",
+        f"Frames: {card['frames']}, drawn {card['drawn']} ({card['fps']:.1f} a second), "
+        f"counts {card['counts']}. First picture {card['first_picture_ms']:.0f} ms after "
+        "connecting. The player's buffer comes on top (the page shows it).", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,193 @@
+"""Motion of many live streams by one compiled step.
+
+``LiveMotion`` owns the batched state of the rolling step: a stream opens a *place* (a row of the
+batch), asks for one hop at a time, and frees its place when it leaves. Hops that wait at the same
+moment are made together. Places that do not take part are paused by the step's masks, so nothing is
+ever compiled again, whoever comes and goes.
+
+One thread steps (``run_waiting``); any thread opens, closes and asks.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.audio import features as audio_features
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
+from vasa_jax.generate import rolling
+from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.generate.rolling import RollingConfig
+
+if TYPE_CHECKING:
+    from vasa_jax.generate.talker import Engine
+
+_feature_step = functools.partial(jax.jit, static_argnums=0)(audio_features.step)
+
+
+class Heard:
+    """Features of one stream's next frames, made as its sound comes.
+
+    The states between frames are kept, so that sound which was heard ahead but never shown can be
+    forgotten again.
+    """
+
+    def __init__(self, model: MotionModelConfig):
+        self._cfg = model.features
+        self._states = [audio_features.init_state(self._cfg, 1)]  # [i]: before next frame i
+        self._rows: list[np.ndarray] = []
+
+    def features(self, samples_TS: np.ndarray) -> np.ndarray:
+        """(T, D) of the next T frames of 640 samples; those known already are not made again."""
+        for samples in samples_TS[len(self._rows) :]:
+            state, row = _feature_step(self._cfg, self._states[-1], samples[None])
+            self._states.append(state)
+            self._rows.append(np.asarray(row[0, 0]))
+        return np.stack(self._rows[: len(samples_TS)])
+
+    def advance(self, frames: int) -> None:
+        """The next ``frames`` frames have been shown."""
+        del self._rows[:frames], self._states[:frames]
+
+    def forget(self) -> None:
+        """What was heard ahead was never said."""
+        del self._rows[:], self._states[1:]
+
+
+class Hop(NamedTuple):
+    """What came of one request."""
+
+    motion: np.ndarray  # (hop, 54) physical, before steering
+    ms: float  # of the step that made it
+    shared: int  # streams in that step
+
+
+@dataclasses.dataclass(eq=False)
+class _Request:
+    place: int
+    heard: Heard
+    samples: np.ndarray
+    valid: np.ndarray
+    controls: Controls
+    skip: bool
+    future: concurrent.futures.Future[Hop]
+
+
+class LiveMotion:
+    """``places`` streams of one engine's motion model."""
+
+    def __init__(self, engine: Engine, cfg: RollingConfig, scales: dict[str, float], places: int):
+        self.model, self.cfg = engine.motion_config, cfg
+        self.places = places
+        self.frames = cfg.hop + cfg.lookahead(self.model)  # of sound that a hop needs
+        self._params, self._stats = engine.motion_params, engine.stats
+        self._scales = rolling.guidance_scales(cfg, places, scales)
+        self._state = self._new_state()
+        self._lock = threading.Lock()
+        self._free = list(range(places))[::-1]
+        self._fresh = np.zeros(places, bool)
+        self._seeds = np.zeros(places, np.uint32)
+        self._waiting: list[_Request] = []
+        # Rows of places that rest; valid features, so that no NaN is ever computed.
+        self._rest = np.zeros((places, self.frames, self.model.features.dim), np.float32)
+
+    def _new_state(self) -> rolling.RollingState:
+        return jax.device_put(rolling.init_state(self.model, jnp.zeros(self.places, jnp.uint32)))
+
+    @property
+    def taken(self) -> int:
+        """Places in use."""
+        with self._lock:
+            return self.places - len(self._free)
+
+    def open(self, seed: int) -> int:
+        """A place for a new stream. Raises UserError when there is none."""
+        with self._lock:
+            if not self._free:
+                raise UserError(f"all {self.places} places are taken; try again later")
+            place = self._free.pop()
+            self._fresh[place], self._seeds[place] = True, seed
+            return place
+
+    def close(self, place: int) -> None:
+        """Frees a place; hops it still waits for are cancelled."""
+        with self._lock:
+            for request in self._waiting:
+                if request.place == place:
+                    request.future.cancel()
+            self._free.append(place)
+
+    def ask(
+        self,
+        place: int,
+        heard: Heard,
+        samples_TS: np.ndarray,
+        valid_T: np.ndarray,
+        controls: Controls,
+        *,
+        skip: bool = False,
+    ) -> concurrent.futures.Future[Hop]:
+        """The next hop of a stream, of the sound of hop and look-ahead, ``frames`` frames.
+
+        ``skip`` only listens: the sound becomes features, but no motion is made (zeros).
+        """
+        future: concurrent.futures.Future[Hop] = concurrent.futures.Future()
+        request = _Request(place, heard, samples_TS, valid_T, controls, skip, future)
+        with self._lock:
+            self._waiting.append(request)
+        return future
+
+    def run_waiting(self) -> None:
+        """Makes all hops that wait, together; called in the one thread that steps."""
+        with self._lock:
+            requests, self._waiting = self._waiting, []
+        requests = [r for r in requests if r.future.set_running_or_notify_cancel()]
+        if not requests:
+            return
+        began = time.perf_counter()
+        try:
+            made = self._step(requests)
+        except BaseException as error:  # each stream learns what went wrong
+            self._state = self._new_state()  # the old one may have been given away
+            with self._lock:
+                self._fresh[:] = True
+            for r in requests:
+                r.future.set_exception(error)
+            return
+        ms = (time.perf_counter() - began) * 1e3
+        for r in requests:
+            r.future.set_result(Hop(made[r.place], ms, len(requests)))
+
+    def _step(self, requests: list[_Request]) -> np.ndarray:
+        hop, places = self.cfg.hop, self.places
+        features, valid = self._rest.copy(), np.ones((places, self.frames), bool)
+        controls = Controls(*(np.array(x) for x in Controls.none(places, self.frames)))
+        active = np.zeros(places, bool)
+        for r in requests:
+            if r.samples.shape != (self.frames, SAMPLES_PER_FRAME):
+                raise ValueError(f"a hop takes {self.frames} frames of sound")
+            features[r.place] = r.heard.features(r.samples)
+            r.heard.advance(hop)
+            valid[r.place] = r.valid
+            for rows, row in zip(controls, r.controls, strict=True):
+                rows[r.place] = row
+            active[r.place] = not r.skip
+        if not active.any():
+            return np.zeros((places, hop, self._state.past_motion.shape[-1]), np.float32)
+        with self._lock:
+            reset, self._fresh = self._fresh & active, self._fresh & ~active
+            seeds = self._seeds.copy()
+        self._state, motion = rolling.live_step(
+            self._params, self.model, self.cfg, self._state, features, valid, controls,
+            self._scales, active_B=active, reset_B=reset, seed_B=seeds,
+        )  # fmt: skip
+        return np.asarray(self._stats.denormalize(motion))

@@ -1,0 +1,439 @@
+"""Live talking: sound in at any pace, frames out on the sound's clock.
+
+    async with talker.stream(pieces, rate=22050) as stream:   # any iterator of samples
+        async for frame in stream:        # index, time, picture (uint8), sound, timings
+            show(frame.picture)
+    stream.ask(wishes(gaze=(15, 0)))      # acts within a hop, while it speaks
+    stream.interrupt()                    # silence from the next hop on
+
+Without an iterator, ``push`` feeds the stream and ``finish`` ends it. ``tools/live_voice`` speaks
+what a synthesiser says, while it says it.
+
+*The clock.* Frame n shows the samples [640 n, 640 (n + 1)) of the stream's timeline
+(``generate/timeline.py``) and carries them. A hop is made when its sound and its look-ahead were
+heard, so a frame comes at most ``latency_ms`` = (hop + look-ahead) * 40 ms, plus compute, after its
+first sample. Sound pushed faster than real time waits its turn; where none comes for ``gap_ms``
+silence takes its place, so that the face stays alive between utterances. With ``pace=False`` there
+is no clock: frames come as fast as they are made, and depend on the samples alone, not on how they
+were cut.
+
+*Threads.* Motion is stepped in one thread for all streams of a ``LiveEngine``, together where hops
+wait at the same time; pictures are rendered in others; the event loop only hands things on.
+
+*When late*, sound is never cut and never waits for pictures: from ``late_ms`` on only the first
+picture of a hop is drawn, from ``lost_ms`` on none, and the motion rests, until time is made up. A
+frame that was not drawn repeats the picture before it (``drawn`` is False). Of a microphone
+(``microphone=True``) sound that waits for more than ``backlog_ms`` is dropped, since an answer that
+late is worth less than the present. ``counts`` says how often each happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
+from vasa_jax.face import align
+from vasa_jax.generate.live_engine import LiveConfig as LiveConfig
+from vasa_jax.generate.live_engine import LiveEngine
+from vasa_jax.generate.live_engine import live_engine as live_engine
+from vasa_jax.generate.live_motion import Heard
+from vasa_jax.generate.steering import Asked, Steering, checked_pose, loud
+from vasa_jax.generate.timeline import Timeline
+from vasa_jax.generate.wishes import Wishes
+
+if TYPE_CHECKING:
+    from vasa_jax.generate.talker import Talker
+
+FRAME_S = 1.0 / FPS
+READY_FRAMES = 8  # made ahead of a reader that does not keep up; bounds memory
+FADE_SAMPLES = 80  # 5 ms: an interrupted voice must not click
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LiveFrame:
+    """One frame of a stream."""
+
+    index: int
+    picture: np.ndarray  # uint8 (Y, X, 3); the one before when not ``drawn``
+    sound: np.ndarray  # float32 (640,), 16 kHz: what is heard while the picture is shown
+    drawn: bool
+    speaking: bool  # somebody was speaking, as opposed to silence put in
+    motion: np.ndarray  # (54,) driving motion
+    ms: dict[str, float]  # what it waited for and what it cost, see ``LiveStream``
+
+    @property
+    def time(self) -> float:
+        """Seconds on the stream's clock."""
+        return self.index / FPS
+
+
+@dataclasses.dataclass(eq=False)
+class _Made:
+    """A hop between motion and delivery."""
+
+    first: int
+    began: float  # the clock when it was taken; dropped sound may set it anew since
+    rows: np.ndarray  # (n, 54)
+    sound: np.ndarray  # (n, 640)
+    said: np.ndarray  # (n,)
+    pictures: list[asyncio.Future[tuple[np.ndarray, float]] | None]
+    ms: dict[str, float]
+
+
+class LiveStream:
+    """One portrait listening and speaking; an async iterator of ``LiveFrame``.
+
+    Timings in ``frame.ms``: ``sound``, from the frame's first sample until all sound that its hop
+    needs was due; ``late``, how long after that the hop was begun; ``motion`` and ``render``, what
+    they took; ``total``, from the frame's first sample to its delivery (paced streams only).
+
+    Opens a place of the engine at once (UserError when all are taken) and frees it when the
+    iteration ends, by ``aclose`` (leaving ``async with``), or when the task that iterates is
+    cancelled.
+    """
+
+    def __init__(
+        self,
+        live: LiveEngine,
+        talker: Talker,
+        *,
+        rate: int = SAMPLE_RATE_HZ,
+        seed: int = 0,
+        asked: Asked | None = None,
+        frame: Literal["full", "crop"] = "full",
+        pace: bool = True,
+        microphone: bool = False,
+        audio: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if frame not in ("full", "crop"):
+            raise UserError(f"frame is full or crop, not {frame!r}")
+        self.engine, self.talker, self.cfg = live, talker, live.cfg
+        self.timeline = Timeline(rate)
+        self.asked = asked or Asked()
+        self.counts = {"frames": 0, "drawn": 0, "skipped": 0, "lost": 0, "filled": 0, "dropped": 0,
+                       "interruptions": 0}  # fmt: skip
+        self._steering = Steering(seed=seed, asked=self.asked)
+        self._heard = Heard(live.motion.model)
+        self._clock, self._pace, self._microphone = clock, pace, microphone
+        self._audio = audio
+        self._began: float | None = None
+        self._changed, self._room = asyncio.Event(), asyncio.Event()
+        self._finished, self._expecting = False, False
+        # (end of the timeline in frames, when it came to be there): tells late sound from late us
+        self._arrivals: collections.deque[tuple[float, float]] = collections.deque()
+        self._forget = False  # what was heard ahead was never said
+        self._muted_until, self._fading = 0, False
+        self._rendering: asyncio.Queue[_Made | None] = asyncio.Queue(1)
+        self._ready: asyncio.Queue[LiveFrame | BaseException | None] = asyncio.Queue(READY_FRAMES)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._paster = (
+            align.Paster(talker.image, talker.crop, live.engine.size,
+                         landmarks=talker.face.landmarks)
+            if frame == "full" else None
+        )  # fmt: skip
+        self._last: np.ndarray | None = None
+        self._place: int | None = live.motion.open(seed)
+
+    # -- what the owner does ---------------------------------------------------------------------
+
+    @property
+    def latency_ms(self) -> float:
+        return self.engine.latency_ms
+
+    async def push(self, samples: np.ndarray) -> None:
+        """More sound, mono at the stream's rate, any number of samples.
+
+        Waits while more than ``buffer_s`` seconds lie ahead; of a microphone old sound is dropped.
+        """
+        limit = round(self.cfg.buffer_s * SAMPLE_RATE_HZ)
+        while not self._microphone and self.timeline.waiting_samples > limit and not self._over:
+            self._room.clear()
+            await self._room.wait()
+        self.push_nowait(samples)
+
+    def push_nowait(self, samples: np.ndarray) -> None:
+        """``push`` for callers that keep count themselves."""
+        if self._finished:
+            raise UserError("this stream was told that no more sound comes")
+        self.timeline.push(samples)
+        if self._microphone:
+            # Nobody may be reading; what waits stays bounded all the same.
+            most = self.engine.motion.frames + math.ceil(self.cfg.backlog_ms / 1e3 * FPS)
+            if self.timeline.waiting > 2 * most:
+                self._drop_all_but(most)
+        self._expecting = True
+        self._arrivals.append((self.timeline.end, self._clock()))
+        self._changed.set()
+
+    def end_utterance(self) -> None:
+        """No more sound for now: silence follows without waiting for ``gap_ms``."""
+        self.timeline.push(np.zeros(0, np.float32), last=True)
+        self._expecting = False
+        self._changed.set()
+
+    def finish(self) -> None:
+        """No more sound at all: the iteration ends after the frames of what waits."""
+        if not self._finished:
+            self.end_utterance()
+            self._finished = True
+            self._changed.set()
+
+    def ask(self, controls: Wishes | None = None, *, pose: Sequence[float] | None = None) -> None:
+        """New wishes, and a bias of the head's pose (yaw, pitch, roll in degrees).
+
+        Both hold from the next hop on; None keeps what there is. Tracks count from now.
+        """
+        self.asked = Asked(
+            wishes=self.asked.wishes if controls is None else controls,
+            pose_deg=self.asked.pose_deg if pose is None else checked_pose(pose),
+        )
+        self._steering.ask(self.asked, frame=self.timeline.taken)
+
+    def interrupt(self) -> int:
+        """Nothing more is said of what was pushed; the first frame that knows nothing of it.
+
+        Frames before that are already being made; they come, at most a hop when on time, and
+        without sound. New sound may be pushed at once.
+        """
+        self.timeline.discard()
+        self._arrivals.clear()
+        self._forget, self._expecting = True, False
+        self._muted_until, self._fading = self.timeline.taken, True
+        self.counts["interruptions"] += 1
+        self._changed.set()
+        self._room.set()
+        return self.timeline.taken
+
+    async def aclose(self) -> None:
+        """Ends the stream at once and frees its place."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._release()
+
+    async def __aenter__(self) -> LiveStream:
+        return self
+
+    async def __aexit__(self, *unused: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[LiveFrame]:
+        return self
+
+    async def __anext__(self) -> LiveFrame:
+        if self._over:
+            raise StopAsyncIteration
+        if not self._tasks:
+            self._start()
+        try:
+            frame = await self._ready.get()
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        if frame is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        if isinstance(frame, BaseException):
+            await self.aclose()
+            raise frame
+        return self._muted(frame)
+
+    # -- what it does itself ---------------------------------------------------------------------
+
+    @property
+    def _over(self) -> bool:
+        return self._place is None
+
+    def _release(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self.engine.motion.close(place)
+        self._room.set()
+
+    def __del__(self) -> None:
+        if getattr(self, "_place", None) is not None:
+            self._release()
+
+    def _start(self) -> None:
+        self._began = self._clock()
+        jobs = [self._drive(), self._deliver()]
+        if self._audio is not None:
+            jobs.append(self._feed(self._audio))
+        self._tasks = [asyncio.ensure_future(self._guard(job)) for job in jobs]
+
+    async def _guard(self, job: Any) -> None:
+        try:
+            await job
+        except Exception as error:  # the reader gets it in place of a frame
+            await self._ready.put(error)
+
+    async def _feed(self, audio: Any) -> None:
+        if isinstance(audio, np.ndarray):
+            audio = iter(np.array_split(audio, max(1, len(audio) // 4096)))
+        if hasattr(audio, "__aiter__"):
+            async for samples in audio:
+                await self.push(np.asarray(samples))
+        else:
+            loop, pieces, end = asyncio.get_running_loop(), iter(audio), object()
+            while (samples := await loop.run_in_executor(None, next, pieces, end)) is not end:
+                await self.push(np.asarray(samples))
+        self.finish()
+
+    def _drop_all_but(self, frames: int) -> None:
+        """Drops old sound; the clock is set so that what is left is the present."""
+        self.counts["dropped"] += self.timeline.trim(frames)
+        self._arrivals.clear()
+        now = self._clock()
+        self._arrivals.append((self.timeline.end, now))
+        self._forget = True
+        if self._began is not None:
+            self._began = now - self.timeline.end * FRAME_S
+
+    async def _due(self) -> int:
+        """Waits until a hop can be begun; how many of its frames exist, 0 at the end."""
+        hop, need = self.cfg.hop, self.engine.motion.frames
+        assert self._began is not None
+        while True:
+            self._changed.clear()
+            waiting, taken = self.timeline.waiting, self.timeline.taken
+            now = self._clock()
+            due = self._began + (taken + need) * FRAME_S if self._pace else now
+            if self._microphone and self._pace:
+                ahead_of_clock = self.timeline.end - (now - self._began) * FPS
+                behind = self.timeline.waiting - need
+                if max(ahead_of_clock, behind) * FRAME_S * 1e3 > self.cfg.backlog_ms:
+                    self._drop_all_but(need)
+                    continue
+            if waiting >= need or self._finished:
+                if now < due:
+                    await self._pause(due - now)
+                    continue
+                left = math.ceil(self.timeline.waiting_samples / SAMPLES_PER_FRAME)
+                return min(hop, left) if self._finished else hop
+            if not self._pace:
+                await self._changed.wait()
+                continue
+            limit = due + (self.cfg.gap_ms / 1e3 if self._expecting else 0.0)
+            if now < limit:
+                await self._pause(limit - now)
+                continue
+            before = self.timeline.filled
+            self.timeline.fill(need)
+            self.counts["filled"] += self.timeline.filled - before
+            self._expecting = False
+            self._arrivals.append((self.timeline.end, now))
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleeps, at most until something changes."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    def _late_ms(self, end: int) -> float:
+        """How long ago the hop whose sound ends at frame ``end`` could have begun."""
+        if not self._pace:
+            return 0.0
+        due = self._began + end * FRAME_S  # type: ignore[operator]
+        while self._arrivals and self._arrivals[0][0] < end:
+            self._arrivals.popleft()
+        came = self._arrivals[0][1] if self._arrivals else due
+        return max(0.0, self._clock() - max(due, came)) * 1e3
+
+    async def _drive(self) -> None:
+        """Hop after hop: sound to motion, motion to the renderers."""
+        cfg, motion, steering = self.cfg, self.engine.motion, self._steering
+        need = motion.frames
+        while count := await self._due():
+            first, began = self.timeline.taken, self._began
+            assert began is not None
+            late = self._late_ms(first + need)
+            if self._forget:
+                self._heard.forget()
+                self._forget = False
+            real = np.arange(need) * SAMPLES_PER_FRAME < self.timeline.waiting_samples
+            sound, said = self.timeline.look(need)
+            controls = steering.controls(first, need)
+            self.timeline.take(cfg.hop)
+            self._room.set()
+            lost = late > cfg.lost_ms
+            valid = real if self._finished else np.ones(need, bool)
+            made = await asyncio.wrap_future(
+                self.engine.ask(self._place, self._heard, sound, valid, controls, skip=lost)
+            )
+            drawn = 0 if lost else 1 if late > cfg.late_ms else count
+            rows = np.zeros((count, made.motion.shape[-1]), np.float32)
+            if not lost:
+                now_loud = np.append(loud(sound), False)
+                rows = steering.finish(
+                    made.motion[:count],
+                    Controls(*(np.asarray(x)[:count] for x in controls)),
+                    [bool(now_loud[i : i + 2].any()) for i in range(count)],
+                )
+            loop = asyncio.get_running_loop()
+            pictures = [
+                loop.run_in_executor(
+                    self.engine.renderers, self.engine.draw, self.talker, rows[i]
+                ) if i < drawn else None
+                for i in range(count)
+            ]  # fmt: skip
+            self.counts["lost"] += count if lost else 0
+            self.counts["skipped"] += 0 if lost else count - drawn
+            ms = {"late": late, "motion": made.ms, "shared": float(made.shared)}
+            await self._rendering.put(_Made(first, began, rows, sound, said, pictures, ms))
+        await self._rendering.put(None)
+
+    async def _deliver(self) -> None:
+        """Pictures in their order, pasted, with their sound and timings."""
+        loop, need = asyncio.get_running_loop(), self.engine.motion.frames
+        while (made := await self._rendering.get()) is not None:
+            for i, future in enumerate(made.pictures):
+                render = 0.0
+                if future is not None:
+                    square, render = await future
+                    if self._paster is not None:
+                        square = await loop.run_in_executor(None, self._paster, square)
+                    self._last = square
+                picture = self._last
+                if picture is None:  # late before the first picture: the portrait as it is
+                    picture = self._portrait()
+                index = made.first + i
+                ms = made.ms | {"sound": (need - i) * FRAME_S * 1e3, "render": render}
+                if self._pace:
+                    ms["total"] = (self._clock() - made.began - index * FRAME_S) * 1e3
+                self.counts["frames"] += 1
+                self.counts["drawn"] += future is not None
+                await self._ready.put(
+                    LiveFrame(
+                        index=index, picture=picture, sound=made.sound[i],
+                        drawn=future is not None, speaking=bool(made.said[i]),
+                        motion=made.rows[i], ms=ms,
+                    )
+                )  # fmt: skip
+        await self._ready.put(None)
+
+    def _portrait(self) -> np.ndarray:
+        if self._paster is not None:
+            return self.talker.image
+        return align.extract(self.talker.image, self.talker.crop, self.engine.engine.size)
+
+    def _muted(self, frame: LiveFrame) -> LiveFrame:
+        """The frame without the sound of an utterance that was interrupted."""
+        if frame.index >= self._muted_until:
+            return frame
+        sound = np.zeros_like(frame.sound)
+        if self._fading:
+            sound[:FADE_SAMPLES] = frame.sound[:FADE_SAMPLES] * np.linspace(1, 0, FADE_SAMPLES)
+        self._fading = False
+        return dataclasses.replace(frame, sound=sound, speaking=False)
