@@ -5,7 +5,9 @@ One checkpoint holds four items, so that each can be read alone::
     params   the parameters            ema    their moving average (what a release ships)
     rest     optimiser, step, key ...  meta   JSON: step, versions, seconds trained
 
-This file knows trees and folders, not the trainer (which stands above it).
+With several devices each writes its part, with several processes each its own files; a checkpoint
+can be read on any other number of them. This file knows trees and folders, not the trainer (which
+stands above it).
 """
 
 from __future__ import annotations
@@ -40,7 +42,12 @@ class Checkpoints:
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(
+                # What a killed process left half-written is cleared away.
+                max_to_keep=keep,
+                create=True,
+                cleanup_tmp_directories=True,
+            ),  # fmt: skip
             item_names=("params", "ema", "rest", "meta"),
         )
 
