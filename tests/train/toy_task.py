@@ -26,7 +26,6 @@ class ToyConfig:
     poison_step: int = -1  # this batch holds a nan
     optim: OptimConfig = OptimConfig(lr=0.1, steps=6, warmup=1, weight_decay=0.0, ema_decay=0.9)
     loop: LoopConfig = LoopConfig(log_every=1, picture_every=2, evaluate_every=2)
-
     pure: bool = False  # the task that has ``update``
     delay_s: float = 0.0  # for each batch, so that a test can interrupt
 

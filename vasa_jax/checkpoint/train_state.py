@@ -120,7 +120,9 @@ class Checkpoints:
         if step is None:
             raise UserError(f"no checkpoint in {self.folder}; train first, or check the path")
         args = self._ocp.args
-        kind = args.JsonRestore() if item == "meta" else args.StandardRestore()
+        # Arrays that lay on more devices than are here come to one.
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        kind = args.JsonRestore() if item == "meta" else args.StandardRestore(fallback_sharding=one)
         got = self._manager.restore(step, args=args.Composite(**{item: kind}))[item]
         return got if item == "meta" else jax.device_get(got)
 
