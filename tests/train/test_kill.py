@@ -11,7 +11,7 @@ from vasa_jax.checkpoint.train_state import Checkpoints
 from vasa_jax.core.tree import flatten
 from vasa_jax.train.log import read_log
 
-STEPS = 60
+STEPS = 30
 
 
 def reached(workdir):

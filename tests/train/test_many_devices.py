@@ -57,7 +57,7 @@ def test_eight_devices_train_as_one(alone, tmp_path):
     assert "MB/device" in (tmp_path / "moved" / "parameters.txt").read_text()
     # And back on one device.
     goes_on = train(job("toy", tmp_path / "moved", 6)).state
-    straight = train(job("toy", reference, 6)).state
+    straight = train(job("toy", tmp_path / "straight", 6)).state
     assert_close(goes_on, straight)
 
 

@@ -21,7 +21,7 @@ def test_the_full_motion_model_lowers_for_256_devices():
     cfg = load_config("configs/motion_base.py")
     cfg = dataclasses.replace(
         cfg,
-        data=dataclasses.replace(cfg.data, folders=(), shares=(), batch=2),
+        data=dataclasses.replace(cfg.data, folders=(), shares=(), batch=4),
         optim=dataclasses.replace(cfg.optim, accumulate=2),
     )
     task = cfg.task()
