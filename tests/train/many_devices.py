@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,14 @@ def finish(*processes: subprocess.Popen[str], timeout_s: float = 300.0) -> list[
     return said
 
 
-def train_together(jobs: list[dict[str, Any]], *, processes: int, devices: int) -> list[str]:
-    """The jobs by several processes on this machine."""
+def train_together(
+    jobs: list[dict[str, Any]],
+    *,
+    processes: int,
+    devices: int,
+    meanwhile: Callable[[list[subprocess.Popen[str]]], None] | None = None,
+) -> list[str]:
+    """The jobs by several processes on this machine; ``meanwhile`` may disturb them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -60,7 +67,15 @@ def train_together(jobs: list[dict[str, Any]], *, processes: int, devices: int) 
         {"coordinator": coordinator, "processes": processes, "process_id": i}
         for i in range(processes)
     ]
-    return finish(*(start(jobs, devices=devices, join=join) for join in joins))
+    started = [start(jobs, devices=devices, join=join) for join in joins]
+    try:
+        if meanwhile is not None:
+            meanwhile(started)
+    except BaseException:
+        for process in started:
+            process.kill()
+        raise
+    return finish(*started)
 
 
 def config(name: str) -> Any:

@@ -2,6 +2,8 @@ import io
 import json
 import struct
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from vasa_jax.train.log import (
     Meter,
     Progress,
     RunLog,
+    Waiting,
     finite,
     parameter_table,
     read_log,
@@ -157,3 +160,30 @@ def test_the_meter_splits_a_steps_time(monkeypatch):
     clock[0] += 1.0
     meter.add({"loss": 2.0}, 8, 0.0)
     assert meter.take()["checkpoint_s"] == 0.0
+
+
+class Computation:
+    """An array that is there when ``event`` is."""
+
+    def __init__(self):
+        self.event = threading.Event()
+
+    def block_until_ready(self):
+        self.event.wait()
+
+
+def test_waiting_for_data_counts_only_while_the_devices_are_idle():
+    def items():
+        for _ in range(3):
+            time.sleep(0.05)
+            yield 1
+
+    with Waiting(items()) as stream:
+        assert stream.next()[1] >= 0.05  # nothing is computed yet
+        busy = Computation()
+        stream.computing(busy)
+        assert stream.next() == (1, 0.0)
+        busy.event.set()
+        time.sleep(0.02)
+        assert stream.next()[1] >= 0.05
+        assert stream.next()[0] is None

@@ -4,11 +4,14 @@ The reference is always the same run on this process's one device. Sums over dev
 another order, so losses may differ by rounding: ``RTOL``, where the log keeps six digits.
 """
 
+import signal
+import time
+
 import numpy as np
 import pytest
 
 from tests.train.many_devices import finish, job, start, train, train_together
-from vasa_jax.checkpoint.train_state import read_params
+from vasa_jax.checkpoint.train_state import Checkpoints, read_params
 from vasa_jax.core.tree import flatten
 from vasa_jax.train.log import read_log
 
@@ -86,6 +89,23 @@ def test_two_processes_train_as_one(alone, tmp_path):
     assert [line["step"] for line in read_log(run, "evaluate")] == [4]
     assert (run / "pictures" / "kernel" / "00000004.png").is_file()
     assert "2 process(es)" in event(run, "start")["mesh"]
+
+
+def test_a_signal_to_one_process_ends_both_at_the_same_step(tmp_path):
+    run = tmp_path / "run"
+    one = job("toy", run, 2000, delay_s=0.02, loop__log_every=1)
+
+    def interrupt(processes):
+        while len(read_log(run) if (run / "log.jsonl").exists() else []) < 3:
+            assert all(p.poll() is None for p in processes)
+            time.sleep(0.02)
+        processes[1].send_signal(signal.SIGTERM)  # the one that does not write
+
+    train_together([one], processes=2, devices=1, meanwhile=interrupt)
+    end = event(run, "interrupted")
+    assert 3 <= end["step"] < 2000
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.latest() == end["step"]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ never sounds the same twice, which is what lets a few voices stand for all.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import time
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
@@ -268,7 +270,8 @@ class MotionWindows:
             sound = _sound_at(clip.samples, start - cfg.lead_frames, total, speed)
             sounds.append(augment(sound, cfg.augment, rng, self._babble))
             windows += [(clip, speed, start + j * w) for j in range(per)]
-        feats = np.asarray(audio_features.features(self.features, np.stack(sounds)))
+        with _on_host():
+            feats = np.asarray(audio_features.features(self.features, np.stack(sounds)))
         out: dict[str, list[np.ndarray]] = {
             n: [] for n in ("features", "audio_valid", "motion", "motion_valid", "viseme", "trust")
         }
@@ -305,6 +308,14 @@ class MotionWindows:
             shift = int(rng.integers(len(voice)))
             total += np.resize(np.roll(voice, shift), length)
         return total
+
+
+def _on_host() -> Any:
+    """On the processor: on an accelerator the features would queue behind the running step."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to know nothing but the accelerator
+        return contextlib.nullcontext()
 
 
 def _take(x: np.ndarray, start: int, length: int) -> np.ndarray:

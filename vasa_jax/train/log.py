@@ -6,16 +6,18 @@ Lines of ``log.jsonl`` (one JSON object each)::
     {"kind": "evaluate", "step": 1000, ...}
     {"kind": "event", "step": 0, "event": "start" | "resume" | "compiled" | ..., ...}
 
-Where a step's time goes, means since the line before: ``step_s`` is the whole, ``data_s`` waiting
-for batches, ``compute_s`` the rest (the devices, and Python where they wait for it); ``data_wait``
-is the share of the first; ``checkpoint_s`` held up the loop in all since then, on top of the steps.
-``tflops_per_s`` are the operations of ``train/cost.py`` over ``step_s``, on all devices together.
+Where a step's time goes, means since the line before: ``step_s`` is the whole, ``data_s`` that in
+which the devices had nothing to do because no batch was there, ``compute_s`` the rest (the devices,
+and Python where they wait for it); ``data_wait`` is ``data_s / step_s``; ``checkpoint_s`` held up
+the loop in all since then, on top of the steps. ``tflops_per_s`` are the operations of
+``train/cost.py`` over ``step_s``, on all devices together.
 
 Numbers that are not finite are written as strings ("nan"), so that every line is valid JSON.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import math
 import os
@@ -311,12 +313,38 @@ class Meter:
         return means
 
 
-def timed(iterator: Iterator[Any]) -> Iterator[tuple[Any, float]]:
-    """Each item with the seconds that were spent waiting for it."""
-    while True:
+class Waiting:
+    """How long the devices had nothing to do because the next item was not there.
+
+    Waiting for an item while they still compute costs nothing, so a second thread notes when the
+    newest array that ``computing`` was told of is done.
+    """
+
+    def __init__(self, items: Iterator[Any]):
+        self._items = items
+        self._watch = concurrent.futures.ThreadPoolExecutor(1, "devices-done")
+        self._done: concurrent.futures.Future[float] | None = None
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._watch.shutdown(wait=False, cancel_futures=True)
+
+    def computing(self, array: Any) -> None:
+        """The devices work until ``array`` is there."""
+        self._done = self._watch.submit(_when_done, array)
+
+    def next(self) -> tuple[Any, float]:
+        """The next item (None at the end) and the seconds of idleness that it cost."""
         began = time.monotonic()
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        yield item, time.monotonic() - began
+        item = next(self._items, None)
+        now = time.monotonic()
+        if self._done is None:
+            return item, now - began
+        return item, max(now - max(began, self._done.result()), 0) if self._done.done() else 0.0
+
+
+def _when_done(array: Any) -> float:
+    array.block_until_ready()
+    return time.monotonic()

@@ -45,10 +45,10 @@ from vasa_jax.train.log import (
     Meter,
     Progress,
     RunLog,
+    Waiting,
     finite,
     parameter_table,
     save_pictures,
-    timed,
 )
 from vasa_jax.train.prefetch import Prefetch, placed_batches
 from vasa_jax.train.state import TrainState
@@ -248,16 +248,16 @@ class _Run:
 
         parts = getattr(getattr(getattr(self.task, "cfg", None), "optim", None), "accumulate", 1)
         source = placed_batches(self.task, self.mesh, step, parts=parts)
-        with Prefetch(source, size=loop.prefetch) as batches:
-            stream = timed(batches)
+        with Prefetch(source, size=loop.prefetch) as batches, Waiting(batches) as stream:
             while step < self.steps and not stop:
-                batch, waited_s = next(stream, (None, 0.0))
+                batch, waited_s = stream.next()
                 if batch is None:
                     self.progress.say(f"the batches ended at step {step}")
                     break
                 first = self.step.cost is None
                 paused = time.monotonic()
                 self.state, metrics = self.step(self.state, batch)
+                stream.computing(metrics["loss"])
                 if first and self.step.cost is not None:
                     self._tell_cost(step, self.step.cost)
                     self.meter.pause(time.monotonic() - paused)
