@@ -113,6 +113,7 @@ class LoopConfig:
     checkpoint_minutes: float = 10.0  # whichever of the two comes first
     keep: int = 2
     prefetch: int = 2  # batches made ahead
+    workers: int = 0  # processes that make them; 0: a thread (train/prefetch.py)
     tensorboard: bool = True  # scalars in tensorboard/, where tensorboardX is installed
     mesh: MeshConfig = MeshConfig()
 
@@ -247,7 +248,9 @@ class _Run:
             self._look(0, first=True)
 
         parts = getattr(getattr(getattr(self.task, "cfg", None), "optim", None), "accumulate", 1)
-        source = placed_batches(self.task, self.mesh, step, parts=parts)
+        source = placed_batches(
+            self.task, self.mesh, step, parts=parts, workers=loop.workers, say=self.progress.say
+        )
         with Prefetch(source, size=loop.prefetch) as batches, Waiting(batches) as stream:
             while step < self.steps and not stop:
                 batch, waited_s = stream.next()

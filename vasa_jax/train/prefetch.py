@@ -1,11 +1,19 @@
-"""Batches made ahead, in a thread, and put where the step wants them."""
+"""Batches made ahead, in a thread or in worker processes, and put where the step wants them.
+
+A batch is a pure function of its step, so nothing about a loader has to be saved: to resume is to
+ask for the batches from another step on, by however many workers. One thread is enough while a
+step takes longer than its batch; where it does not (the log's ``data_wait`` tells), grain's worker
+processes share the steps out among them. Each has its own copy of the task's data.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,12 +24,21 @@ from vasa_jax.core import mesh as meshes
 Batch = Any
 
 
-def placed_batches(task: Any, mesh: Mesh, start_step: int, *, parts: int = 1) -> Iterator[Batch]:
+def placed_batches(
+    task: Any,
+    mesh: Mesh,
+    start_step: int,
+    *,
+    parts: int = 1,
+    workers: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Batch]:
     """The batches of ``task`` from ``start_step`` on, over the devices of ``mesh``.
 
     With several processes each makes only its own rows, where the task can (``batches`` takes
-    ``rows``); else it makes all and keeps its own. UserError when rows do not divide over devices
-    and ``parts`` microbatches.
+    ``rows``); else it makes all and keeps its own. ``workers`` > 0 makes them in so many processes;
+    without grain ``say`` gets a line, and this thread makes them. UserError when rows do not divide
+    over devices and ``parts`` microbatches.
     """
     shared = getattr(task, "shared", ())
     several = jax.process_count() > 1
@@ -31,13 +48,58 @@ def placed_batches(task: Any, mesh: Mesh, start_step: int, *, parts: int = 1) ->
     own: slice | None = None
     if several and rows is not None and "rows" in inspect.signature(task.batches).parameters:
         own = meshes.process_rows(mesh, rows)
-    for batch in task.batches(start_step) if own is None else task.batches(start_step, rows=own):
+    make = task.batches if own is None else functools.partial(task.batches, rows=own)
+    try:
+        source = worker_batches(make, start_step, workers) if workers else make(start_step)
+    except ImportError:
+        say(f"loop.workers={workers} needs grain (pip install grain); batches come from a thread")
+        source = make(start_step)
+    for batch in source:
         total = rows if own is not None else meshes.batch_rows(batch, shared)
         assert total is not None  # own rows are only asked for where their number is known
         meshes.check_batch(mesh, total, parts)
         if several and own is None:
             batch = meshes.cut_rows(batch, meshes.process_rows(mesh, total), shared)
         yield meshes.place_batch(mesh, batch, shared, total)
+
+
+class _Steps:
+    """The batches after ``start`` by number, as grain wants them."""
+
+    def __init__(self, make: Callable[[int], Iterator[Batch]], start: int):
+        self._make, self._start = make, start
+
+    def __len__(self) -> int:
+        return 2**31
+
+    def __getitem__(self, index: Any) -> Batch:
+        return next(iter(self._make(self._start + int(index))))
+
+
+def worker_batches(
+    make: Callable[[int], Iterator[Batch]], start_step: int, workers: int
+) -> Iterator[Batch]:
+    """The items of ``make(start_step)``, made by grain in ``workers`` processes, in order.
+
+    ``make`` is copied to them with all that it holds; they see no accelerator. Raises ImportError
+    without grain.
+    """
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # grain asks for its flags; this program has none of absl's
+        flags.FLAGS.mark_as_parsed()
+    steps = grain.MapDataset.source(_Steps(make, start_step))
+    data = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    return iter(data.mp_prefetch(options, worker_init_fn=_processor_only))
+
+
+def _processor_only(worker: int, workers: int) -> None:
+    """In a worker: JAX must not take the accelerator that the trainer has."""
+    del worker, workers
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
 
 
 class Prefetch:
