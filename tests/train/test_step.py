@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -42,6 +43,13 @@ def test_the_full_motion_model_lowers_for_256_devices():
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert f"mhlo.num_partitions = {DEVICES}" in text
     assert f'<["data"={DEVICES // FSDP}, "fsdp"={FSDP}]>' in text
+    # It computes in bfloat16, and keeps and updates in float32.
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert sum("bf16>" in line for line in products) > 0.8 * len(products) > 0
+    floats = [
+        x.dtype for x in jax.tree.leaves(step.shapes) if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    assert set(floats) == {jnp.dtype("float32")}
     # Nearly all of 29 M parameters are split: what is left whole are biases and scales.
     whole = sum(
         int(np.prod(leaf.shape))

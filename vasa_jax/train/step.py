@@ -8,7 +8,7 @@ sums of gradients) from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import weakref
 from typing import Any
 
 import jax
@@ -21,6 +21,11 @@ from vasa_jax.train.state import TrainState
 Batch = Any
 Metrics = dict[str, jax.Array]
 
+# Executables and their cost, as long as the task lives: a second run of it need not compile.
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, StepCost]]] = (
+    weakref.WeakKeyDictionary()
+)
+
 
 class TrainStep:
     """``(state, batch) -> (state, metrics)`` of a task on a mesh. The state is donated.
@@ -29,13 +34,12 @@ class TrainStep:
     """
 
     def __init__(self, task: Any, mesh: Mesh | AbstractMesh, cfg: MeshConfig, seed: int = 0):
-        self.task, self.mesh = task, mesh
+        self.task, self.mesh, self._cfg = task, mesh, cfg
         self._key = jax.random.key(seed)
         self.shapes: TrainState = jax.eval_shape(task.init, self._key)
         self.shardings: TrainState = shardings(cfg, mesh, self.shapes, self.shapes.params)
         self.cost: StepCost | None = None
         self._constants = getattr(task, "constants", ())
-        self._compiled: dict[Any, Callable[..., tuple[TrainState, Metrics]]] = {}
         self._jitted = jax.jit(
             self._pure, donate_argnums=0, out_shardings=(self.shardings, replicated(mesh))
         )
@@ -71,15 +75,18 @@ class TrainStep:
             state, metrics = self.task.step(state, batch, state.step_key())
             return jax.device_put(state, self.shardings), metrics  # no copy where it lies right
         form = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
-        if form not in self._compiled:
-            self._compiled[form] = self._compile(batch)
-        return self._compiled[form](state, batch, self._constants)
+        known = _KNOWN.setdefault(self.task, {})
+        name = (self.mesh, self._cfg, form)
+        if name not in known:
+            known[name] = self._compile(batch)
+        compiled, cost = known[name]
+        self.cost = self.cost or cost
+        return compiled(state, batch, self._constants)
 
-    def _compile(self, batch: Batch) -> Callable[..., tuple[TrainState, Metrics]]:
+    def _compile(self, batch: Batch) -> tuple[Any, StepCost]:
         began = time.monotonic()
         traced = self.trace(batch)
         compiled = traced.lower().compile()
         seconds = time.monotonic() - began
-        if self.cost is None:
-            self.cost = step_cost(traced.jaxpr, compiled, self.shapes, self.shardings, seconds)
-        return compiled
+        cost = step_cost(traced.jaxpr, compiled, self.shapes, self.shardings, seconds)
+        return compiled, cost
