@@ -108,24 +108,28 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(tmp_path):
         assert checkpoints.latest() == end["step"]
 
 
+@pytest.fixture(scope="module")
+def motion(tmp_path_factory):
+    """The motion model on one device, compiled as quickly as the others: folder."""
+    workdir = tmp_path_factory.mktemp("motion") / "run"
+    finish(start([job("motion", workdir, 3)], devices=1))
+    return workdir
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("broadcasting")
+def test_two_processes_train_the_motion_model_each_on_its_windows(motion, tmp_path):
+    train_together([job("motion", tmp_path / "two", 3, loop__mesh__fsdp=2)], processes=2, devices=1)
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(motion), rtol=2e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 2, 4])
-def test_the_motion_model_trains_alike_on_four_devices(tmp_path, fsdp):
+def test_the_motion_model_trains_alike_on_four_devices(motion, tmp_path, fsdp):
     settings = {"loop__mesh__fsdp": fsdp, "loop__mesh__whole_below": 100}
     finish(start([job("motion", tmp_path / "four", 3, **settings)], devices=4))
-    train(job("motion", tmp_path / "one", 3))
-    np.testing.assert_allclose(losses(tmp_path / "four"), losses(tmp_path / "one"), rtol=2e-4)
+    np.testing.assert_allclose(losses(tmp_path / "four"), losses(motion), rtol=2e-4)
     evaluations = [
-        [line["aperture_error"] for line in read_log(tmp_path / name, "evaluate")]
-        for name in ("four", "one")
+        [line["aperture_error"] for line in read_log(folder, "evaluate")]
+        for folder in (tmp_path / "four", motion)
     ]
     np.testing.assert_allclose(*evaluations, rtol=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("broadcasting")
-def test_two_processes_train_the_motion_model_each_on_its_windows(tmp_path):
-    train_together([job("motion", tmp_path / "two", 3, loop__mesh__fsdp=2)], processes=2, devices=1)
-    train(job("motion", tmp_path / "one", 3))
-    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-4)

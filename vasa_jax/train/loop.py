@@ -51,6 +51,7 @@ from vasa_jax.train.log import (
     save_pictures,
 )
 from vasa_jax.train.prefetch import Prefetch, placed_batches
+from vasa_jax.train.run_folder import alone, changes, machine, read_json, write_text
 from vasa_jax.train.state import TrainState
 from vasa_jax.train.step import TrainStep
 
@@ -155,7 +156,7 @@ def run(
     if main:
         workdir.mkdir(parents=True, exist_ok=True)
     distributed.barrier("folder")
-    lock = _alone(workdir) if main else contextlib.nullcontext()
+    lock = alone(workdir) if main else contextlib.nullcontext()
     with lock, Checkpoints(workdir, keep=loop.keep) as checkpoints:
         if resume == "never" and checkpoints.latest() is not None:
             raise UserError(
@@ -213,7 +214,7 @@ class _Run:
             self.trained_s = float(meta.get("trained_s", 0.0))
             step = int(self.state.step)
             self.progress.say(f"resumed from step {step} in {self.workdir}")
-            changed = _changes(_read_json(self.workdir / "config.json"), config)
+            changed = changes(read_json(self.workdir / "config.json"), config)
             if changed:
                 self.progress.say("config changed since the run began: " + "; ".join(changed))
             self.log.write("event", step, event="resume", changed=changed, **where)
@@ -226,16 +227,16 @@ class _Run:
                 params, ema = jax.tree.map(jnp.copy, (params, params))
                 self.state = dataclasses.replace(self.state, params=params, ema=ema)
             self.progress.say(table)
-            self.log.write("event", 0, event="start", seed=self.seed, **_machine(), **where)
+            self.log.write("event", 0, event="start", seed=self.seed, **machine(), **where)
         if self.mesh.size > 1:
             self.progress.say(f"mesh: {where['mesh']}")
         if not self.main:
             return
-        _write_text(self.workdir / "parameters.txt", self._table)
-        _write_text(self.workdir / "config.json", json.dumps(config, indent=1) + "\n")
+        write_text(self.workdir / "parameters.txt", self._table)
+        write_text(self.workdir / "config.json", json.dumps(config, indent=1) + "\n")
         stats = getattr(self.task, "stats", None)
         if stats is not None:
-            _write_text(self.workdir / "stats.json", json.dumps(stats()) + "\n")
+            write_text(self.workdir / "stats.json", json.dumps(stats()) + "\n")
 
     def train(self, signals: _Signals) -> Outcome:
         """The loop. Metrics are read one step late, so that the device never waits for Python."""
@@ -299,7 +300,7 @@ class _Run:
         self.progress.say(cost.table())
         self.log.write("event", step, event="compiled", **dataclasses.asdict(cost))
         if self.main:
-            _write_text(self.workdir / "parameters.txt", f"{self._table}\n{cost.table()}\n")
+            write_text(self.workdir / "parameters.txt", f"{self._table}\n{cost.table()}\n")
 
     def _settle(self, pending: tuple[int, Batch, dict[str, jax.Array], float]) -> None:
         """Read the metrics of a step; stop the run if they are not finite."""
@@ -379,7 +380,7 @@ class _Run:
             params=state.params,
             ema=state.ema,
             rest=_rest(state),
-            meta={"seed": self.seed, "trained_s": trained_s, **_machine()},
+            meta={"seed": self.seed, "trained_s": trained_s, **machine()},
         )
         self.meter.checkpoint(time.monotonic() - began)
 
@@ -423,22 +424,6 @@ class _Signals:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@contextlib.contextmanager
-def _alone(workdir: Path) -> Iterator[None]:
-    """Two runs in one folder would ruin each other's checkpoints; the second is refused."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock, no protection
-        yield
-        return
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is training in {workdir}; stop it first") from None
-        yield  # the lock ends with the file, also when the process is killed
-
-
 def _rest(state: TrainState) -> dict[str, PyTree]:
     return {
         "opt_state": state.opt_state,
@@ -463,36 +448,3 @@ def _all_finite(tree: PyTree) -> jax.Array:
 
 def _every(interval: int, step: int) -> bool:
     return interval > 0 and step % interval == 0
-
-
-def _machine() -> dict[str, str]:
-    import vasa_jax
-
-    return {
-        "vasa_jax": getattr(vasa_jax, "__version__", "unknown"),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-    }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(path.suffix + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
-def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """Leaves of two JSON values that differ, as "a.b: old -> new"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = []
-        for name in sorted({*before, *now}):
-            inner = f"{path}.{name}" if path else name
-            lines += _changes(before.get(name), now.get(name), inner)
-        return lines
-    if isinstance(now, tuple):
-        now = list(now)
-    return [] if before == now else [f"{path}: {before} -> {now}"]
