@@ -40,7 +40,7 @@ def start(jobs: list[dict[str, Any]], *, devices: int, join: Any = None) -> subp
     )  # fmt: skip
 
 
-def finish(*processes: subprocess.Popen[str], timeout_s: float = 300.0) -> list[str]:
+def finish(*processes: subprocess.Popen[str], timeout_s: float = 900.0) -> list[str]:
     """What each said, once all ended well."""
     try:
         said = [process.communicate(timeout=timeout_s)[0] for process in processes]
