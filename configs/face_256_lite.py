@@ -6,7 +6,8 @@ Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --head
              --portraits PHOTOGRAPHS --video CLIPS
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256_lite.py --workdir runs/face
 Smoke    ...face_256_lite.py:smoke     (CPU, the bundled portrait only, about a minute; CI runs it)
-Cost     see experiments/LOG.md for hours and throughput that were measured
+Cost     4.1 GFLOP per pair, forward and backward (train/cost.py); see experiments/LOG.md for hours
+         and throughput that were measured
 """
 
 import dataclasses

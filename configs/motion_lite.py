@@ -1,6 +1,7 @@
 """Stage 2, lite size: speech-driven motion diffusion that a CPU trains and runs.
 
-One step takes 0.7 s of one CPU core: 10,000 steps are two hours.
+One step takes 0.7 s of one CPU core: 10,000 steps are two hours. It is 27 GFLOP, 1.7 per window
+forward and backward (train/cost.py).
 
 Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 2.9
          python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_natural --hours 2.5 --first 100

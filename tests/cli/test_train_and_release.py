@@ -98,6 +98,15 @@ def test_wrong_input_gets_one_line(toy, tmp_path):
     )
     with pytest.raises(UserError, match="no training configuration"):
         call(train, "--config", tmp_path / "plain.py", "--workdir", tmp_path / "w")
+    words = ["--config", toy, "--workdir", tmp_path / "w"]
+    for more, message in (
+        (["--coordinator", "host:1"], "belong together"),
+        (["--coordinator", "host", "--processes", 2, "--process-id", 0], "wants HOST:PORT"),
+        (["--coordinator", "host:1", "--processes", 2, "--process-id", 2], "0 to 1, not 2"),
+        (["--set", "loop.mesh.fsdp=3"], r"\? x 3, which does not fit 1 device;"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(train, *words, *more)
     assert not (tmp_path / "w").exists()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -79,3 +80,13 @@ def test_a_batch_is_a_function_of_its_step():
     a, b, other = made.batch(3), made.batch(3), made.batch(4)
     np.testing.assert_array_equal(a["features"], b["features"])
     assert not np.array_equal(a["features"], other["features"])
+
+
+@pytest.mark.parametrize(("rows", "per"), [(slice(2, 4), 1), (slice(1, 3), 2), (slice(0, 1), 2)])
+def test_rows_made_alone_are_those_of_the_whole_batch(rows, per):
+    made = windows(MotionCorpus.of(motions.toy_clips()), AugmentConfig())
+    made.cfg = dataclasses.replace(made.cfg, windows_per_clip=per)
+    whole, some = made.batch(5), made.batch(5, rows)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(some), strict=True):
+        # Features are made by a program for another number of rows.
+        np.testing.assert_allclose(a[rows], b, rtol=1e-6, atol=1e-6)

@@ -13,10 +13,12 @@ import pytest
 from tests.train.toy_task import BATCH, ToyConfig, ToyTask, truth
 from vasa_jax.core.config import to_json
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.mesh import batch_rows
 from vasa_jax.core.tree import flatten
 from vasa_jax.train.log import read_log
-from vasa_jax.train.loop import Diverged, LoopConfig, Prefetch, run
+from vasa_jax.train.loop import Diverged, LoopConfig, run
 from vasa_jax.train.optim import OptimConfig
+from vasa_jax.train.prefetch import Prefetch
 
 NOISY = ToyConfig(noise=0.3)
 
@@ -233,6 +235,4 @@ def test_the_trainer_imports_without_media_or_data_libraries():
 
 
 def test_samples_per_step_are_counted():
-    from vasa_jax.train.loop import _samples
-
-    assert _samples(next(ToyTask(NOISY).batches(0))) == BATCH
+    assert batch_rows(next(ToyTask(NOISY).batches(0))) == BATCH

@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.train.optim import OptimConfig, apply_gradients, learning_rate, make_optimizer
+from tests.train.toy_task import ToyConfig
+from vasa_jax.core.errors import UserError
+from vasa_jax.train.optim import (
+    OptimConfig,
+    apply_gradients,
+    gradients,
+    learning_rate,
+    make_optimizer,
+)
 from vasa_jax.train.state import TrainState
 
 
@@ -66,6 +74,44 @@ def test_no_averaging_means_the_parameters_themselves():
 
 
 def test_senseless_settings_are_refused():
-    for bad in ({"lr": 0.0}, {"steps": 0}, {"ema_decay": 1.0}, {"decay": "step"}):
+    bad = {"lr": 0.0, "steps": 0, "ema_decay": 1.0, "decay": "step", "accumulate": 0}
+    for name, value in bad.items():
         with pytest.raises(ValueError):
-            OptimConfig(**bad)
+            OptimConfig(**{name: value})
+
+
+def test_microbatches_sum_to_the_gradient_of_the_whole_batch():
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    w = jnp.asarray([1.0, -2.0, 0.5], jnp.float32)
+    scale = np.full(12, 2.0, np.float32)  # as long as the batch, and yet no row
+
+    def loss(params, batch):
+        value = batch["scale"].mean() * jnp.mean(jnp.square(batch["x"] @ params["w"]))
+        return value, {"rows": jnp.float32(len(batch["x"]))}
+
+    exact = 2.0 * 2.0 / 12 * x.T.astype(np.float64) @ (x.astype(np.float64) @ np.asarray(w))
+    for parts in (1, 2, 3, 12):
+        grads, terms = jax.jit(
+            lambda p, parts=parts: gradients(
+                loss, p, {"scale": scale, "x": x}, parts=parts, shared=("scale",)
+            )
+        )({"w": w})
+        np.testing.assert_allclose(grads["w"], exact, rtol=1e-5)
+        assert terms["rows"] == 12 / parts  # so much is held at once
+        np.testing.assert_allclose(terms["loss"], 2 * np.mean(np.square(x @ w)), rtol=1e-5)
+    with pytest.raises(UserError, match=r"accumulate=5 does not divide a batch of 12"):
+        gradients(loss, {"w": w}, {"scale": scale, "x": x}, parts=5, shared=("scale",))
+
+
+def test_a_task_takes_the_same_step_in_microbatches():
+    made = {}
+    for parts in (1, 4):
+        cfg = ToyConfig(noise=0.3, pure=True, optim=OptimConfig(lr=0.1, accumulate=parts))
+        task = cfg.task()
+        state = task.init(jax.random.key(0))
+        batch = next(task.batches(0))
+        made[parts] = jax.jit(task.update)(state, batch, state.step_key(), task.constants)
+    (one, terms), (four, terms_four) = made[1], made[4]
+    np.testing.assert_allclose(terms["loss"], terms_four["loss"], rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(one.opt_state), jax.tree.leaves(four.opt_state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Iterator
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.optim import OptimConfig, apply_gradients, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
 BATCH = 8
@@ -25,9 +26,11 @@ class ToyConfig:
     poison_step: int = -1  # this batch holds a nan
     optim: OptimConfig = OptimConfig(lr=0.1, steps=6, warmup=1, weight_decay=0.0, ema_decay=0.9)
     loop: LoopConfig = LoopConfig(log_every=1, picture_every=2, evaluate_every=2)
+    pure: bool = False  # the task that has ``update``
+    delay_s: float = 0.0  # for each batch, so that a test can interrupt
 
     def task(self) -> ToyTask:
-        return ToyTask(self)
+        return PureToyTask(self) if self.pure else ToyTask(self)
 
 
 class ToyTask:
@@ -65,6 +68,37 @@ class ToyTask:
 
     def stats(self) -> dict[str, list[float]]:
         return {"mean": [0.5] * self.cfg.width}
+
+
+class PureToyTask(ToyTask):
+    """The same regression as a task for many devices; its bias comes from outside the state."""
+
+    shared = ("bias",)
+
+    def __init__(self, cfg: ToyConfig):
+        super().__init__(cfg)
+        self.batch_size = BATCH
+        self.constants = {"one": np.ones((), np.float32)}
+
+    def batches(self, start_step, rows=None):
+        for batch in super().batches(start_step):
+            if self.cfg.delay_s:
+                time.sleep(self.cfg.delay_s)
+            rows = rows or slice(None)
+            # As long as the batch, so that only its name tells that it is no row.
+            bias = np.full((BATCH,), 0.25, np.float32)
+            yield {"x": batch["x"][rows], "y": batch["y"][rows], "bias": bias}
+
+    def update(self, state, batch, key, constants):
+        noise = self.cfg.noise * jax.random.normal(key, batch["y"].shape, jnp.float32)
+
+        def loss(params, batch):
+            y = batch["x"] @ params["dense"]["kernel"] + params["dense"]["bias"][None]
+            y = y + (batch["bias"].mean() - 0.25) * constants["one"]
+            return jnp.mean(jnp.square(y + batch["noise"] - batch["y"])), {}
+
+        batch = {**batch, "noise": noise}
+        return descend(self.cfg.optim, self.tx, loss, state, batch, shared=self.shared)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

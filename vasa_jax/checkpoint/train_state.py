@@ -5,7 +5,9 @@ One checkpoint holds four items, so that each can be read alone::
     params   the parameters            ema    their moving average (what a release ships)
     rest     optimiser, step, key ...  meta   JSON: step, versions, seconds trained
 
-This file knows trees and folders, not the trainer (which stands above it).
+With several devices each writes its part, with several processes each its own files; a checkpoint
+can be read on any other number of them. This file knows trees and folders, not the trainer (which
+stands above it).
 """
 
 from __future__ import annotations
@@ -40,7 +42,12 @@ class Checkpoints:
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(
+                # What a killed process left half-written is cleared away.
+                max_to_keep=keep,
+                create=True,
+                cleanup_tmp_directories=True,
+            ),  # fmt: skip
             item_names=("params", "ema", "rest", "meta"),
         )
 
@@ -113,7 +120,9 @@ class Checkpoints:
         if step is None:
             raise UserError(f"no checkpoint in {self.folder}; train first, or check the path")
         args = self._ocp.args
-        kind = args.JsonRestore() if item == "meta" else args.StandardRestore()
+        # Arrays that lay on more devices than are here come to one.
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        kind = args.JsonRestore() if item == "meta" else args.StandardRestore(fallback_sharding=one)
         got = self._manager.restore(step, args=args.Composite(**{item: kind}))[item]
         return got if item == "meta" else jax.device_get(got)
 

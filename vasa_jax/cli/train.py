@@ -8,9 +8,19 @@ from typing import Any
 DESCRIPTION = """\
 Train the stage that a configuration describes, or continue where the run in --workdir stopped.
 
-The run folder gets config.json (resolved), log.jsonl, parameters.txt, pictures/ and checkpoints/.
-Ctrl-C or SIGTERM saves and ends with exit code 0; the same command continues exactly, same data
-order included. If the loss stops being a number, the run ends with exit code 2 and keeps the batch.
+The run folder gets config.json (resolved), log.jsonl, tensorboard/, parameters.txt, pictures/ and
+checkpoints/. Ctrl-C or SIGTERM saves and ends with exit code 0; the same command continues exactly,
+same data order included, also on other devices. If the loss stops being a number, the run ends with
+exit code 2 and keeps the batch.
+
+All devices of the machine are used: the batch is divided among them (loop.mesh.data), and with
+loop.mesh.fsdp=N also parameters, optimiser and average. Several machines train as one: the same
+command on each, with --cluster under SLURM, Kubernetes or Open MPI, else with the last three
+options. The folder must be one that all of them see.
+
+What a run costs is told by itself: the table after the first step has memory per device and
+operations per step; each line of the log has seconds per step (data, compute, checkpoint), examples
+and TFLOP per second. The heads of configs/*.py say what was measured.
 """
 
 EXAMPLES = """\
@@ -19,6 +29,11 @@ examples:
   vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smoke
   vasa-jax train --config configs/face_256_lite.py --workdir runs/face \\
       --set optim.lr=1e-4 --set loop.checkpoint_minutes=5
+  vasa-jax train --config configs/motion_base.py --workdir runs/base \\
+      --set loop.mesh.fsdp=4 --set optim.accumulate=2
+  srun vasa-jax train --config configs/motion_base.py --workdir runs/base --cluster
+  vasa-jax train --config configs/motion_base.py --workdir runs/base \\
+      --coordinator first.host:7777 --processes 2 --process-id 0      (and 1 on the other host)
 """
 
 
@@ -50,13 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: continue the run in --workdir if there is one (default); never: refuse then",
     )
+    several = parser.add_argument_group("several processes")
+    several.add_argument(
+        "--cluster",
+        action="store_true",
+        help="join the other processes of this SLURM, Kubernetes or Open MPI job",
+    )
+    several.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others"
+    )
+    several.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="I", help="which this is, from 0")
 
 
 def run(args: argparse.Namespace) -> int:
     from vasa_jax.core import compile_cache
     from vasa_jax.core.config import load_config, override, to_json
     from vasa_jax.core.errors import UserError
+    from vasa_jax.train import distributed
 
+    distributed.initialize(
+        coordinator=args.coordinator,
+        processes=args.processes,
+        process_id=args.process_id,
+        cluster=args.cluster,
+    )
     cfg = override(load_config(args.config), args.settings)
     if not hasattr(cfg, "task"):
         raise UserError(f"{args.config} is no training configuration (it has no task())")

@@ -284,13 +284,19 @@ class FacePairs:
             "target_placement": f["placement"][t],
         }  # fmt: skip
 
-    def batches(self, seed: int, start_step: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
-        """Endless batches from ``start_step`` on."""
+    def batches(
+        self, seed: int, start_step: int, batch: int, rows: slice | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Endless batches from ``start_step`` on, or some ``rows`` of each.
+
+        Row ``r`` of step ``n`` is a pure function of (seed, n, r), whichever rows are made with it.
+        """
         step = start_step
         while True:
-            rng = np.random.default_rng((seed, step))
-            rows = [self.pair(rng) for _ in range(batch)]
-            yield {k: np.stack([r[k] for r in rows]) for k in rows[0]}
+            made = []
+            for r in range(batch)[rows or slice(None)]:
+                made.append(self.pair(np.random.default_rng((seed, step, 2, r))))
+            yield {k: np.stack([row[k] for row in made]) for k in made[0]}
             step += 1
 
 

@@ -13,6 +13,7 @@ never sounds the same twice, which is what lets a few voices stand for all.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import time
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
@@ -231,26 +233,30 @@ class MotionWindows:
         if cfg.batch % cfg.windows_per_clip:
             raise ValueError("batch must be a multiple of windows_per_clip")
 
-    def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
+    def batches(self, start_step: int, rows: slice | None = None) -> Iterator[dict[str, Any]]:
         step = start_step
         while True:
-            yield self.batch(step)
+            yield self.batch(step, rows)
             step += 1
 
-    def batch(self, step: int) -> dict[str, Any]:
+    def batch(self, step: int, rows: slice | None = None) -> dict[str, Any]:
         """Arrays of batch size B; A = K + W + lookahead, F = K + W.
 
         features (B, A, D), audio_valid (B, A), motion (B, F, 54) physical, motion_valid (B, F),
         controls (B, W, ...), viseme (B, F), trust (B, 54).
+
+        ``rows`` asks for some of the B only. Windows of one stretch of sound are drawn together;
+        stretch ``g`` is a pure function of (seed, step, g), whichever are made with it.
         """
         cfg, k, w, ahead = self.cfg, self.past, self.window, self.lookahead
-        rng = np.random.default_rng([cfg.seed, step])
         per = cfg.windows_per_clip
+        first, last, _ = (rows or slice(None)).indices(cfg.batch)
         need = k + per * w + ahead
         total = cfg.lead_frames + need
-        sounds, rows = [], []
-        picks = rng.choice(len(self.corpus.clips), cfg.batch // per, p=self.corpus.probability)
-        for index in picks:
+        sounds, windows = [], []
+        for group in range(first // per, -(-last // per)):
+            rng = np.random.default_rng([cfg.seed, step, 1, group])
+            index = rng.choice(len(self.corpus.clips), p=self.corpus.probability)
             clip = self.corpus.clips[index]
             speed = 1.0
             if rng.uniform() < cfg.augment.speed:
@@ -263,13 +269,17 @@ class MotionWindows:
                 start = int(rng.integers(-k - 5, 1 + max(0, length - w - k)))
             sound = _sound_at(clip.samples, start - cfg.lead_frames, total, speed)
             sounds.append(augment(sound, cfg.augment, rng, self._babble))
-            rows += [(clip, speed, start + j * w) for j in range(per)]
-        feats = np.asarray(audio_features.features(self.features, np.stack(sounds)))
+            windows += [(clip, speed, start + j * w) for j in range(per)]
+        with _on_host():
+            feats = np.asarray(audio_features.features(self.features, np.stack(sounds)))
         out: dict[str, list[np.ndarray]] = {
             n: [] for n in ("features", "audio_valid", "motion", "motion_valid", "viseme", "trust")
         }
         tracks: list[Controls] = []
-        for r, (clip, speed, start) in enumerate(rows):
+        cut = first - first // per * per  # rows of the first stretch that are not asked for
+        for r, (clip, speed, start) in enumerate(windows[: cut + last - first]):
+            if r < cut:
+                continue
             offset = cfg.lead_frames + (r % per) * w
             length = int(len(clip.motion) / speed)
             index = np.arange(start, start + k + w)
@@ -298,6 +308,14 @@ class MotionWindows:
             shift = int(rng.integers(len(voice)))
             total += np.resize(np.roll(voice, shift), length)
         return total
+
+
+def _on_host() -> Any:
+    """On the processor: on an accelerator the features would queue behind the running step."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to know nothing but the accelerator
+        return contextlib.nullcontext()
 
 
 def _take(x: np.ndarray, start: int, length: int) -> np.ndarray:

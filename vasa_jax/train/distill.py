@@ -58,7 +58,7 @@ from vasa_jax.motion.latents import LIDS, MOUTH, MotionStats
 from vasa_jax.train.initial import load_teacher
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.motion import aperture, corpus_of, draw_curves
-from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
 
@@ -183,30 +183,42 @@ def first_noise(key: jax.Array, shape: tuple[int, int, int], temperature: jax.Ar
     return scale * jax.random.normal(key, shape)
 
 
-def distill_loss(
-    cfg: DistillConfig,
-    params: Any,
-    teacher: Any,
-    target_BFM: jax.Array,
-    batch: dict[str, Any],
-    key: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The objective on one batch (``MotionWindows.batch``), whose normalised motion of F = K + W
-    frames is ``target_BFM``: only its past is used, as context."""
+def draw_windows(cfg: DistillConfig, batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+    """``batch`` with all random numbers that its loss needs, rows on the first axis, as "drawn"."""
     model, k, w = cfg.model, cfg.model.past, cfg.model.window
-    size = target_BFM.shape[0]
+    size, _, width = batch["motion"].shape
     keys = jax.random.split(key, 7)
     tail_audio, tail_motion = sample_tail(keys[0], size, w, model.lookahead_frames, cfg.drop)
     keep = sample_keep(keys[1], size, cfg.drop)
     keep["audio"] = jax.random.uniform(keys[2], (size,)) >= cfg.drop_audio
     level = cfg.past_noise * jax.random.uniform(keys[3], (size, 1, 1))
-    past = target_BFM[:, :k] + level * jax.random.normal(keys[4], target_BFM[:, :k].shape)
-    seen = look(model, past, batch, keep)
-    heard = seen.audio_valid.at[:, k:].set(seen.audio_valid[:, k:] & tail_audio)
-    seen = seen._replace(audio_valid=heard, motion_valid=seen.motion_valid & tail_motion)
     low, high = cfg.temperature
     temperature = low + (high - low) * jax.random.uniform(keys[5], (size,))
-    x = first_noise(keys[6], (size, w, target_BFM.shape[-1]), temperature)
+    drawn = {
+        "tail_audio": tail_audio,
+        "tail_motion": tail_motion,
+        "keep": keep,
+        "past_noise": level * jax.random.normal(keys[4], (size, k, width)),
+        "noise": first_noise(keys[6], (size, w, width), temperature),
+    }
+    return {**batch, "drawn": drawn}
+
+
+def distill_loss(
+    cfg: DistillConfig, stats: MotionStats, teacher: Any, params: Any, batch: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The objective on one batch (``MotionWindows.batch`` with ``draw_windows``), a mean over its
+    rows. Of its motion (B, K + W, M) only the past is used, as context."""
+    model, k, w = cfg.model, cfg.model.past, cfg.model.window
+    drawn = batch["drawn"]
+    past = stats.normalize(batch["motion"])[:, :k] + drawn["past_noise"]
+    seen = look(model, past, batch, drawn["keep"])
+    heard = jnp.asarray(seen.audio_valid)
+    seen = seen._replace(
+        audio_valid=heard.at[:, k:].set(heard[:, k:] & drawn["tail_audio"]),
+        motion_valid=seen.motion_valid & drawn["tail_motion"],
+    )
+    x = drawn["noise"]
 
     schedule = model.make_schedule()
     times = TIME_GRIDS[cfg.generate.grid](schedule, cfg.generate.steps)
@@ -242,7 +254,7 @@ class DistillTask:
             for corpus in corpora
         )  # fmt: skip
         self.tx = make_optimizer(cfg.optim)
-        self._update = jax.jit(self._update_pure, donate_argnums=0)
+        self.batch_size, self.constants = cfg.data.batch, self.teacher
         self._known: dict[str, np.ndarray] = {}
 
     def init(self, key: jax.Array) -> TrainState:
@@ -252,23 +264,18 @@ class DistillTask:
         del params
         return jax.tree.map(jnp.copy, self.teacher)  # the student's are donated at every step
 
-    def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
-        return self.windows.batches(start_step)
+    def batches(self, start_step: int, rows: slice | None = None) -> Iterator[dict[str, Any]]:
+        return self.windows.batches(start_step, rows)
 
     def stats(self) -> dict[str, Any]:
         return self.teacher_stats
 
-    def step(
-        self, state: TrainState, batch: dict[str, Any], key: jax.Array
+    def update(
+        self, state: TrainState, batch: dict[str, Any], key: jax.Array, constants: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        return self._update(state, self.teacher, batch, key)
-
-    def _update_pure(self, state: TrainState, teacher: Any, batch: dict[str, Any], key: jax.Array):
-        target = self.motion_stats.normalize(batch["motion"])
-        loss_fn = functools.partial(distill_loss, self.cfg)
-        grads, terms = jax.grad(loss_fn, has_aux=True)(state.params, teacher, target, batch, key)
-        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
-        return state, {**terms, **metrics}
+        batch = draw_windows(self.cfg, batch, key)
+        loss = functools.partial(distill_loss, self.cfg, self.motion_stats, constants)
+        return descend(self.cfg.optim, self.tx, loss, state, batch)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """How far few steps are from the guided teacher's many, from the same noise.

@@ -31,7 +31,7 @@ from vasa_jax.face.fit import landmark_head
 from vasa_jax.face.head import Head
 from vasa_jax.face.motion_encoder import MotionEncoder, MotionEncoderConfig
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
 CROP_UNITS_PER_CM = 1 / 14.0  # of a usual crop
@@ -247,7 +247,7 @@ class EncoderTask:
         split = len(rows) - round(cfg.data.held_out * len(rows))
         self.rows, self.held_out = rows[:split], rows[split:]
         self.tx = make_optimizer(cfg.optim)
-        self._update = jax.jit(self._update_pure, donate_argnums=0)
+        self.batch_size, self.constants = cfg.batch, self.scene
 
     def init(self, key: jax.Array) -> TrainState:
         size = jax.eval_shape(
@@ -258,24 +258,27 @@ class EncoderTask:
         params = MotionEncoder(self.cfg.model).init(key, jnp.zeros((1, size)))["params"]
         return TrainState.create(params, self.tx, key)
 
-    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        step = start_step
+    def batches(
+        self, start_step: int, rows: slice | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        step, rows = start_step, rows or slice(None)
         while True:
             rng = np.random.default_rng([self.cfg.seed, step])
-            yield {"expression": mixed_expressions(self.cfg.data, self.rows, rng, self.cfg.batch)}
+            # Cheap enough to draw whole and cut.
+            expression = mixed_expressions(self.cfg.data, self.rows, rng, self.cfg.batch)
+            yield {"expression": expression[rows]}
             step += 1
 
-    def step(
-        self, state: TrainState, batch: dict[str, Any], key: jax.Array
+    def update(
+        self, state: TrainState, batch: dict[str, Any], key: jax.Array, constants: Scene
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        return self._update(state, self.scene, batch["expression"], key)
+        features, truth = _examples(self.cfg.data, constants, batch["expression"], key)
 
-    def _update_pure(self, state: TrainState, scene: Scene, expression_BE: jax.Array, key):
-        features, truth = _examples(self.cfg.data, scene, expression_BE, key)
-        loss_fn = functools.partial(encoder_loss, self.cfg, scene)
-        grads, terms = jax.grad(loss_fn, has_aux=True)(state.params, features, truth)
-        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
-        return state, {**terms, **metrics}
+        def loss(params: Any, batch: dict[str, Any]):
+            return encoder_loss(self.cfg, constants, params, batch["features"], batch["truth"])
+
+        batch = {"features": features, "truth": truth}
+        return descend(self.cfg.optim, self.tx, loss, state, batch)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Error and correlation for new people and held-out expressions."""

@@ -28,7 +28,7 @@ from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1
 from vasa_jax.train.initial import initial_weights
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
 
@@ -128,6 +128,8 @@ def pixel_weight(cfg: FaceLossConfig, maps_BYXM: jax.Array) -> jax.Array:
 class FaceTask:
     """Stage 1 for ``train.loop.run``."""
 
+    shared = ("window",)  # one for all pairs of a batch
+
     def __init__(self, cfg: FaceTrainConfig):
         self.cfg = cfg
         if cfg.data.size != cfg.model.size:
@@ -150,6 +152,8 @@ class FaceTask:
             from vasa_jax.face.recognition import load_mobileface
 
             self.embed = load_mobileface()
+        self.batch_size = cfg.batch
+        self.constants = (self.model.head, self.perceptual_weights)
 
     def init(self, key: jax.Array) -> TrainState:
         return TrainState.create(self.model.init(key), self.tx, key)
@@ -157,20 +161,29 @@ class FaceTask:
     def initial_params(self, params: Any) -> Any:
         return initial_weights(self.cfg.initial, "face", params)
 
-    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(
+        self, start_step: int, rows: slice | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
         side, size = self.cfg.loss.window, self.cfg.model.size
         cells = self.cfg.model.volume[1]
         free = cells - side * cells // size if side else 0
-        rows = self.pairs.batches(self.cfg.seed, start_step, self.cfg.batch)
-        for step, batch in enumerate(rows, start_step):
+        pairs = self.pairs.batches(self.cfg.seed, start_step, self.cfg.batch, rows)
+        for step, batch in enumerate(pairs, start_step):
             rng = np.random.default_rng((self.cfg.seed, step, 1))
             # Mostly around the face, which is at the middle; borders and background now and then.
             center = free / 2 + rng.normal(size=2) * free * 0.25
             batch["window"] = np.clip(np.round(center), 0, free).astype(np.int32)
             yield batch
 
-    def step(self, state: TrainState, batch: Any, key: jax.Array):
-        return self._step(state, batch, self.model.head, self.perceptual_weights)
+    def update(
+        self, state: TrainState, batch: Any, key: jax.Array, constants: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        del key  # nothing is random here but the batch
+
+        def loss(params: Any, batch: Any):
+            return self.losses(params, batch, *constants)
+
+        return descend(self.cfg.optim, self.tx, loss, state, batch, shared=self.shared)
 
     def losses(self, params: Any, batch: Any, head: Head, perceptual_weights: Any):
         """Weighted sum and its terms for one batch."""
@@ -213,14 +226,6 @@ class FaceTask:
             cell = self.cfg.model.size // self.cfg.model.volume[1]
             pixels = pixels - (batch["window"][::-1] * cell).astype(jnp.float32)
         return pixels
-
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def _step(self, state: TrainState, batch: Any, head: Head, perceptual_weights: Any):
-        (loss, terms), grads = jax.value_and_grad(self.losses, has_aux=True)(
-            state.params, batch, head, perceptual_weights
-        )
-        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
-        return state, {"loss": loss, **terms, **metrics}
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, params: Any, batch: Any, head: Head):

@@ -1,17 +1,23 @@
-"""What a run tells: a progress line, ``log.jsonl``, pictures, and a table of parameters.
+"""What a run tells: a progress line, ``log.jsonl``, TensorBoard, pictures, a parameter table.
 
 Lines of ``log.jsonl`` (one JSON object each)::
 
     {"kind": "train", "step": 100, "loss": ..., "samples_per_s": ..., "data_wait": ..., ...}
     {"kind": "evaluate", "step": 1000, ...}
-    {"kind": "event", "step": 0, "event": "start" | "resume" | "interrupted" | ..., ...}
+    {"kind": "event", "step": 0, "event": "start" | "resume" | "compiled" | ..., ...}
 
-``data_wait`` is the share of the time spent waiting for batches. Numbers that are not finite are
-written as strings ("nan"), so that every line is valid JSON.
+Where a step's time goes, means since the line before: ``step_s`` is the whole, ``data_s`` that in
+which the devices had nothing to do because no batch was there, ``compute_s`` the rest (the devices,
+and Python where they wait for it); ``data_wait`` is ``data_s / step_s``; ``checkpoint_s`` held up
+the loop in all since then, on top of the steps. ``tflops_per_s`` are the operations of
+``train/cost.py`` over ``step_s``, on all devices together.
+
+Numbers that are not finite are written as strings ("nan"), so that every line is valid JSON.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import math
 import os
@@ -26,23 +32,60 @@ import numpy as np
 from vasa_jax.core.tree import flatten
 
 PyTree = Any
+RATES = ("samples_per_s", "tflops_per_s")
 
 
 class RunLog:
-    """Appends to ``workdir/log.jsonl``; each line is flushed, so a crash loses at most one."""
+    """Appends to ``workdir/log.jsonl``; each line is flushed, so a crash loses at most one.
 
-    def __init__(self, workdir: str | Path):
+    Numbers also go to TensorBoard files in ``workdir/tensorboard`` where ``tensorboard`` is asked
+    for and tensorboardX is installed; ``missing`` says so in a line where it is not.
+    ``active=False`` writes nothing at all (processes other than the first).
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        tensorboard: bool = False,
+        from_step: int = 0,
+        active: bool = True,
+    ):
         self.path = Path(workdir) / "log.jsonl"
+        self.missing = ""
+        self._file: TextIO | None = None
+        self._board: Any = None
+        if not active:
+            return
         _end_broken_line(self.path)
         self._file = self.path.open("a", encoding="utf-8")
+        if tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError:
+                self.missing = (
+                    "no TensorBoard files: tensorboardX is missing (pip install 'vasa-jax[train]')"
+                )
+            else:
+                # What a killed run wrote beyond its checkpoint is hidden, then written anew.
+                folder = str(Path(workdir) / "tensorboard")
+                self._board = SummaryWriter(folder, purge_step=from_step + 1, flush_secs=20)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
+        if self._file is None:
+            return
         line = {"kind": kind, "step": step, **{k: _jsonable(v) for k, v in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        if self._board is not None and kind != "event":
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", float(value), step)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def __enter__(self) -> RunLog:
         return self
@@ -109,27 +152,39 @@ def save_pictures(workdir: str | Path, step: int, pictures: Mapping[str, np.ndar
     return paths
 
 
-def parameter_table(params: PyTree, *, depth: int = 2, rows: int = 40) -> str:
+def parameter_table(
+    params: PyTree, *, depth: int = 2, rows: int = 40, shardings: PyTree | None = None
+) -> str:
     """Parameters and bytes per module, as text; ``depth`` path parts make a row.
 
-    More than ``rows`` modules are shown one level up.
+    More than ``rows`` modules are shown one level up. ``shardings`` (a tree like ``params``) adds
+    what one device has of them.
     """
     leaves = flatten(params)
+    where = flatten(shardings) if shardings is not None else {}
     while True:
         groups: dict[str, list[int]] = {}
         for name, leaf in leaves.items():
             key = "/".join(name.split("/")[:depth])
             size = int(np.prod(leaf.shape))
-            group = groups.setdefault(key, [0, 0])
+            item = np.dtype(leaf.dtype).itemsize
+            shape = tuple(leaf.shape)
+            own = where[name].shard_shape(shape) if name in where else shape
+            group = groups.setdefault(key, [0, 0, 0])
             group[0] += size
-            group[1] += size * np.dtype(leaf.dtype).itemsize
+            group[1] += size * item
+            group[2] += int(np.prod(own)) * item
         if len(groups) <= rows or depth == 1:
             break
         depth -= 1
-    groups["total"] = [sum(g[0] for g in groups.values()), sum(g[1] for g in groups.values())]
+    groups["total"] = [sum(g[i] for g in groups.values()) for i in range(3)]
     width = max(len(k) for k in groups)
     head = f"{'module':<{width}}  {'parameters':>12}  {'MB':>8}"
-    lines = [f"{k:<{width}}  {n:>12,}  {b / 1e6:>8.2f}" for k, (n, b) in groups.items()]
+    lines = [f"{k:<{width}}  {n:>12,}  {b / 1e6:>8.2f}" for k, (n, b, _) in groups.items()]
+    if where:
+        head += f"  {'MB/device':>9}"
+        own_bytes = (g[2] for g in groups.values())
+        lines = [f"{line}  {b / 1e6:>9.2f}" for line, b in zip(lines, own_bytes, strict=True)]
     return "\n".join([head, *lines])
 
 
@@ -142,13 +197,16 @@ def finite(metrics: Mapping[str, float]) -> bool:
 class Progress:
     """One moving line on a terminal (rich), a plain line per report elsewhere."""
 
-    def __init__(self, total: int, start: int, stream: TextIO | None = None):
+    def __init__(
+        self, total: int, start: int, stream: TextIO | None = None, *, active: bool = True
+    ):
         self.total = total
+        self._active = active  # processes other than the first are silent
         self._stream = stream or sys.stderr
         self._rich: Any = None
         self._task: Any = None
         self._start, self._began, self._anchored = start, time.monotonic(), False
-        if self._stream.isatty():
+        if active and self._stream.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
@@ -168,12 +226,16 @@ class Progress:
             self._rich.update(self._task, completed=step)
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show the means since the last report, and when the run will be done."""
+        """Show the means since the last report, and when the run will be done.
+
+        Of the times only the rates: the log has the rest.
+        """
         done = max(step - self._start, 1)
         left = (time.monotonic() - self._began) / done * (self.total - step)
         if not self._anchored:  # from now on without the compilation of the first step
             self._start, self._began, self._anchored = step, time.monotonic(), True
-        order = sorted(metrics, key=lambda k: not k.startswith("loss"))  # what matters first
+        shown = [k for k in metrics if not k.endswith("_s") or k in RATES]
+        order = sorted(shown, key=lambda k: not k.startswith("loss"))  # what matters first
         numbers = "  ".join(f"{k} {metrics[k]:.4g}" for k in order)
         text = f"{numbers}  left {_duration(left)}"
         if self._rich is not None:
@@ -185,7 +247,7 @@ class Progress:
         """A line that stays."""
         if self._rich is not None:
             self._rich.console.print(text, markup=False, highlight=False)
-        else:
+        elif self._active:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -200,13 +262,20 @@ def _duration(seconds: float) -> str:
 
 
 class Meter:
-    """Means of metrics and the rates between two reports."""
+    """Means of metrics, rates, and where the time went between two reports.
 
-    def __init__(self) -> None:
+    ``flops`` is what one step computes (0: not known).
+    """
+
+    def __init__(self, flops: float = 0.0) -> None:
+        self.flops = flops
+        self._anew()
+
+    def _anew(self) -> None:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        self._samples = 0
-        self._waited_s = 0.0
+        self._samples = self._steps = 0
+        self._waited_s = self._checkpoint_s = 0.0
         self._began = time.monotonic()
 
     def add(self, metrics: Mapping[str, float], samples: int, waited_s: float) -> None:
@@ -214,28 +283,68 @@ class Meter:
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         self._samples += samples
+        self._steps += 1
         self._waited_s += waited_s
 
     def pause(self, seconds: float) -> None:
-        """Take time that was not training (pictures, evaluation, saving) out of the rates."""
+        """Take time that was not training (compiling, pictures, evaluation) out of the rates."""
+        self._began += seconds
+
+    def checkpoint(self, seconds: float) -> None:
+        """As ``pause``, for time that a checkpoint held up the loop."""
+        self._checkpoint_s += seconds
         self._began += seconds
 
     def take(self) -> dict[str, float]:
         """The means since the last call, then start anew."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         means = {k: self._sums[k] / self._counts[k] for k in self._sums}
+        steps = max(self._steps, 1)
+        waited = min(self._waited_s, elapsed)
         means["samples_per_s"] = self._samples / elapsed
-        means["data_wait"] = min(self._waited_s / elapsed, 1.0)
-        self.__init__()  # type: ignore[misc]  # a meter starts anew
+        means["data_wait"] = waited / elapsed
+        means["step_s"] = elapsed / steps
+        means["data_s"] = waited / steps
+        means["compute_s"] = (elapsed - waited) / steps
+        means["checkpoint_s"] = self._checkpoint_s
+        if self.flops:
+            means["tflops_per_s"] = self.flops * self._steps / elapsed / 1e12
+        self._anew()
         return means
 
 
-def timed(iterator: Iterator[Any]) -> Iterator[tuple[Any, float]]:
-    """Each item with the seconds that were spent waiting for it."""
-    while True:
+class Waiting:
+    """How long the devices had nothing to do because the next item was not there.
+
+    Waiting for an item while they still compute costs nothing, so a second thread notes when the
+    newest array that ``computing`` was told of is done.
+    """
+
+    def __init__(self, items: Iterator[Any]):
+        self._items = items
+        self._watch = concurrent.futures.ThreadPoolExecutor(1, "devices-done")
+        self._done: concurrent.futures.Future[float] | None = None
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._watch.shutdown(wait=False, cancel_futures=True)
+
+    def computing(self, array: Any) -> None:
+        """The devices work until ``array`` is there."""
+        self._done = self._watch.submit(_when_done, array)
+
+    def next(self) -> tuple[Any, float]:
+        """The next item (None at the end) and the seconds of idleness that it cost."""
         began = time.monotonic()
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        yield item, time.monotonic() - began
+        item = next(self._items, None)
+        now = time.monotonic()
+        if self._done is None:
+            return item, now - began
+        return item, max(now - max(began, self._done.result()), 0) if self._done.done() else 0.0
+
+
+def _when_done(array: Any) -> float:
+    array.block_until_ready()
+    return time.monotonic()

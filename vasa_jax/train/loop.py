@@ -1,15 +1,21 @@
 """The one training loop. A task says what to train; the loop does everything around it.
 
-    batches ──prefetch thread──► task.step ──► metrics ──► log.jsonl, progress, stop on nan
-                                     │
-                                     └──► checkpoints, pictures, evaluation, on their intervals
+    batches ──prefetch thread──► task.update ──► metrics ──► logs, progress, stop on nan
+                                      │
+                                      └──► checkpoints, pictures, evaluation, on their intervals
+
+One device or many: the state and each batch are placed on the mesh of ``LoopConfig.mesh``
+(``core/mesh.py``), the update is compiled for it (``train/step.py``), and several processes go
+through this loop together (``train/distributed.py``). Numbers of steps, batches and keys do not
+depend on any of it, losses only by rounding.
 
 Exact resume: a checkpoint is the whole ``TrainState``; the batch of step ``n`` is a pure function
 of (seed, n) (``batches(n)``), and so is its random key. Training 4 steps therefore equals training
 2, stopping, and training 2 more, bit for bit.
 
-A run folder holds ``config.json``, ``stats.json``, ``parameters.txt``, ``log.jsonl``, ``pictures/``
-and ``checkpoints/``; if the loss stops being a number, ``diverged_<step>.npz`` keeps the batch.
+A run folder holds ``config.json``, ``stats.json``, ``parameters.txt`` (and memory), ``log.jsonl``,
+``pictures/``, ``tensorboard/`` and ``checkpoints/``; if the loss stops being a number,
+``diverged_<step>.npz`` keeps the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import queue
 import signal
 import threading
 import time
@@ -28,20 +33,27 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vasa_jax.checkpoint.train_state import Checkpoints
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.mesh import MeshConfig, batch_rows, make_mesh, place
 from vasa_jax.core.tree import flatten
+from vasa_jax.train import distributed
+from vasa_jax.train.cost import StepCost
 from vasa_jax.train.log import (
     Meter,
     Progress,
     RunLog,
+    Waiting,
     finite,
     parameter_table,
     save_pictures,
-    timed,
 )
+from vasa_jax.train.prefetch import Prefetch, placed_batches
+from vasa_jax.train.run_folder import alone, changes, machine, read_json, write_text
 from vasa_jax.train.state import TrainState
+from vasa_jax.train.step import TrainStep
 
 PyTree = Any
 Batch = Any
@@ -50,36 +62,50 @@ Batch = Any
 class Task(Protocol):
     """What a stage of training has to say. The rest is optional, see below.
 
+    Optional attributes:
+
+    - ``constants``: a pytree of arrays that ``update`` needs beside the state (a teacher, a head);
+      they are copied to every device once, and are no part of checkpoints;
+    - ``batch_size``: examples in a batch, on all devices together;
+    - ``shared``: names of batch entries that belong to the whole batch, not to its examples.
+
     Optional methods, called if they are there:
 
     - ``initial_params(params) -> params``: start from other weights (fresh runs only);
     - ``pictures(state, step) -> dict[str, uint8 image]``: drawn at the start and on the interval;
     - ``evaluate(state) -> dict[str, float]``: held-out numbers;
     - ``stats() -> dict``: JSON-able statistics that inference needs, kept as ``stats.json``.
+
+    Pictures and evaluation get a state of whole arrays on one device. An older form of ``update``
+    is ``step(state, batch, key)``, jitted inside; it runs everywhere too, but the loop cannot tell
+    what it costs, nor hold XLA to the shardings within.
     """
 
     def init(self, key: jax.Array) -> TrainState:
-        """The state at step 0. Must be traceable (it is shape-evaluated on resume)."""
+        """The state at step 0. Must be traceable (each device makes its own part)."""
 
-    def step(
-        self, state: TrainState, batch: Batch, key: jax.Array
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array, constants: PyTree
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One update (jitted inside, may donate ``state``) and scalar metrics, among them "loss".
+        """One update and scalar metrics, among them "loss". A pure, traceable function.
 
-        ``key`` belongs to this step alone.
+        ``key`` belongs to this step alone. Most tasks end in ``optim.descend``, which also sums
+        over microbatches.
         """
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, rows: slice | None = None) -> Iterator[Batch]:
         """Batches of steps start_step, start_step + 1, ...: a pure function of (seed, step).
 
-        A pytree of numpy arrays with the samples on the first axis. Runs in its own thread, so it
-        must not share buffers between batches.
+        A pytree of numpy arrays with the examples on the first axis; with ``rows`` only those (the
+        same as in the whole batch), which is how several processes share the work. A task may leave
+        ``rows`` out; then each process makes the whole and keeps its part. Runs in its own thread,
+        so it must not share buffers between batches.
         """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Intervals, in steps; 0 switches one off."""
+    """Intervals, in steps (0 switches one off), and the devices."""
 
     log_every: int = 50
     picture_every: int = 1000
@@ -88,6 +114,9 @@ class LoopConfig:
     checkpoint_minutes: float = 10.0  # whichever of the two comes first
     keep: int = 2
     prefetch: int = 2  # batches made ahead
+    workers: int = 0  # processes that make them; 0: a thread (train/prefetch.py)
+    tensorboard: bool = True  # scalars in tensorboard/, where tensorboardX is installed
+    mesh: MeshConfig = MeshConfig()
 
 
 class Diverged(UserError):
@@ -122,18 +151,26 @@ def run(
     """
     loop = loop or LoopConfig()
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _alone(workdir), Checkpoints(workdir, keep=loop.keep) as checkpoints:
+    main = distributed.is_main()
+    mesh = make_mesh(loop.mesh)
+    if main:
+        workdir.mkdir(parents=True, exist_ok=True)
+    distributed.barrier("folder")
+    lock = alone(workdir) if main else contextlib.nullcontext()
+    with lock, Checkpoints(workdir, keep=loop.keep) as checkpoints:
         if resume == "never" and checkpoints.latest() is not None:
             raise UserError(
                 f"{workdir} already holds a run at step {checkpoints.latest()}; "
                 "give another --workdir, or --resume auto to continue it"
             )
-        log = RunLog(workdir)
-        progress = Progress(steps, checkpoints.latest() or 0)
+        begun = checkpoints.latest() or 0
+        log = RunLog(workdir, tensorboard=loop.tensorboard, from_step=begun, active=main)
+        progress = Progress(steps, begun, active=main)
+        if log.missing:
+            progress.say(log.missing)
         try:
             with _Signals(progress) as signals:
-                trainer = _Run(task, workdir, steps, loop, seed, checkpoints, log, progress)
+                trainer = _Run(task, workdir, steps, loop, seed, mesh, checkpoints, log, progress)
                 trainer.start(dict(config or {}))
                 return trainer.train(signals)
         finally:
@@ -151,74 +188,95 @@ class _Run:
         steps: int,
         loop: LoopConfig,
         seed: int,
+        mesh: Mesh,
         checkpoints: Checkpoints,
         log: RunLog,
         progress: Progress,
     ):
         self.task, self.workdir, self.steps, self.loop = task, workdir, steps, loop
         self.seed, self.checkpoints, self.log, self.progress = seed, checkpoints, log, progress
+        self.mesh, self.main = mesh, distributed.is_main()
+        self.step = TrainStep(task, mesh, loop.mesh, seed)
         self.state: TrainState
         self.trained_s = 0.0  # over all sessions of this run
         self.meter = Meter()
 
     def start(self, config: dict[str, Any]) -> None:
         """Restore or initialise, and write what the run folder keeps."""
-        key = jax.random.key(self.seed)
+        table = parameter_table(
+            self.step.shapes.params,
+            shardings=self.step.shardings.params if self.mesh.size > 1 else None,
+        )
+        self._table = f"{table}\n"
+        where = {"mesh": distributed.describe(self.mesh)}
         if self.checkpoints.latest() is not None:
-            self.state, meta = _restore(self.checkpoints, jax.eval_shape(self.task.init, key))
+            self.state, meta = _restore(self.checkpoints, self.step.like())
             self.trained_s = float(meta.get("trained_s", 0.0))
             step = int(self.state.step)
             self.progress.say(f"resumed from step {step} in {self.workdir}")
-            changed = _changes(_read_json(self.workdir / "config.json"), config)
+            changed = changes(read_json(self.workdir / "config.json"), config)
             if changed:
                 self.progress.say("config changed since the run began: " + "; ".join(changed))
-            self.log.write("event", step, event="resume", changed=changed)
+            self.log.write("event", step, event="resume", changed=changed, **where)
         else:
-            self.state = self.task.init(key)
+            self.state = self.step.init()
             initial = getattr(self.task, "initial_params", None)
             if initial is not None:
-                params = jax.tree.map(jnp.asarray, initial(self.state.params))
-                # The average starts from the same weights, as a copy: steps may donate the state.
-                self.state = dataclasses.replace(
-                    self.state, params=params, ema=jax.tree.map(jnp.copy, params)
-                )
-            table = parameter_table(self.state.params)
+                params = place(initial(self.state.params), self.step.shardings.params)
+                # The average starts from the same weights, as copies: steps donate the state.
+                params, ema = jax.tree.map(jnp.copy, (params, params))
+                self.state = dataclasses.replace(self.state, params=params, ema=ema)
             self.progress.say(table)
-            _write_text(self.workdir / "parameters.txt", table + "\n")
-            self.log.write("event", 0, event="start", seed=self.seed, **_machine())
-        _write_text(self.workdir / "config.json", json.dumps(config, indent=1) + "\n")
+            self.log.write("event", 0, event="start", seed=self.seed, **machine(), **where)
+        if self.mesh.size > 1:
+            self.progress.say(f"mesh: {where['mesh']}")
+        if not self.main:
+            return
+        write_text(self.workdir / "parameters.txt", self._table)
+        write_text(self.workdir / "config.json", json.dumps(config, indent=1) + "\n")
         stats = getattr(self.task, "stats", None)
         if stats is not None:
-            _write_text(self.workdir / "stats.json", json.dumps(stats()) + "\n")
+            write_text(self.workdir / "stats.json", json.dumps(stats()) + "\n")
 
     def train(self, signals: _Signals) -> Outcome:
         """The loop. Metrics are read one step late, so that the device never waits for Python."""
         loop, step = self.loop, int(self.state.step)
         began = saved = time.monotonic()
         pending: tuple[int, Batch, dict[str, jax.Array], float] | None = None
+        votes = distributed.Votes(self.mesh, 2)
+        stop = bool(signals.stop) and jax.process_count() == 1
         if step == 0:
             self._look(0, first=True)
 
-        with Prefetch(self.task.batches(step), size=loop.prefetch) as batches:
-            stream = timed(batches)
-            while step < self.steps and not signals.stop:
-                batch, waited_s = next(stream, (None, 0.0))
+        parts = getattr(getattr(getattr(self.task, "cfg", None), "optim", None), "accumulate", 1)
+        source = placed_batches(
+            self.task, self.mesh, step, parts=parts, workers=loop.workers, say=self.progress.say
+        )
+        with Prefetch(source, size=loop.prefetch) as batches, Waiting(batches) as stream:
+            while step < self.steps and not stop:
+                batch, waited_s = stream.next()
                 if batch is None:
                     self.progress.say(f"the batches ended at step {step}")
                     break
-                key = self.state.step_key()
-                self.state, metrics = self.task.step(self.state, batch, key)
+                first = self.step.cost is None
+                paused = time.monotonic()
+                self.state, metrics = self.step(self.state, batch)
+                stream.computing(metrics["loss"])
+                if first and self.step.cost is not None:
+                    self._tell_cost(step, self.step.cost)
+                    self.meter.pause(time.monotonic() - paused)
                 if pending is not None:
                     self._settle(pending)
                 pending = (step, batch, metrics, waited_s)
                 step += 1
                 self.progress.advance(step)
 
-                due = time.monotonic() - saved > 60 * loop.checkpoint_minutes > 0
+                late = time.monotonic() - saved > 60 * loop.checkpoint_minutes > 0
+                stop, due = votes.cast(bool(signals.stop), late)
                 due = due or _every(loop.checkpoint_every, step)
                 report = _every(loop.log_every, step) or step == self.steps
                 look = _every(loop.picture_every, step) or _every(loop.evaluate_every, step)
-                if (due or report or look) and pending is not None:
+                if report or look or due:
                     self._settle(pending)
                     pending = None
                 if report:
@@ -226,27 +284,37 @@ class _Run:
                 paused = time.monotonic()
                 if look:
                     self._look(step)
+                self.meter.pause(time.monotonic() - paused)
                 if due:
                     self._save(step, self.trained_s + time.monotonic() - began)
                     saved = time.monotonic()
-                self.meter.pause(time.monotonic() - paused)
         if pending is not None:
             self._settle(pending)
         self._save(step, self.trained_s + time.monotonic() - began)
         self.checkpoints.wait()
-        return self._finish(step, signals, time.monotonic() - began)
+        return self._finish(step, signals, stop, time.monotonic() - began)
+
+    def _tell_cost(self, step: int, cost: StepCost) -> None:
+        """Memory and arithmetic of a step, once it is compiled."""
+        self.meter.flops = cost.flops
+        self.progress.say(cost.table())
+        self.log.write("event", step, event="compiled", **dataclasses.asdict(cost))
+        if self.main:
+            write_text(self.workdir / "parameters.txt", f"{self._table}\n{cost.table()}\n")
 
     def _settle(self, pending: tuple[int, Batch, dict[str, jax.Array], float]) -> None:
         """Read the metrics of a step; stop the run if they are not finite."""
         step, batch, metrics, waited_s = pending
         numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        self.meter.add(numbers, _samples(batch), waited_s)
+        self.meter.add(numbers, batch_rows(batch, getattr(self.task, "shared", ())), waited_s)
         if not finite(numbers):
             self._diverge(step, batch, numbers)
 
     def _diverge(self, step: int, batch: Batch, numbers: dict[str, float]) -> None:
-        path = self.workdir / f"diverged_{step}.npz"
-        named = {k or "batch": np.asarray(a) for k, a in flatten(jax.device_get(batch)).items()}
+        # Every process keeps its own rows.
+        own = "" if jax.process_count() == 1 else f"_{jax.process_index()}"
+        path = self.workdir / f"diverged_{step}{own}.npz"
+        named = {k or "batch": distributed.local_rows(a) for k, a in flatten(batch).items()}
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:
             np.savez(file, **named)  # type: ignore[arg-type]  # names come from the batch
@@ -267,21 +335,25 @@ class _Run:
 
     def _look(self, step: int, *, first: bool = False) -> None:
         """Pictures and evaluation. A failure at the start is a bug and raises; later it is told."""
-        pictures = getattr(self.task, "pictures", None)
-        evaluate = getattr(self.task, "evaluate", None)
+        wanted = {
+            name: getattr(self.task, name, None)
+            for name, interval in (
+                ("pictures", self.loop.picture_every),
+                ("evaluate", self.loop.evaluate_every),
+            )
+            if interval and (first or _every(interval, step))
+        }
+        pictures, evaluate = wanted.get("pictures"), wanted.get("evaluate")
+        if not (pictures or evaluate):
+            return
+        state = distributed.gathered(self.state, self.mesh)  # by all processes together
+        if not self.main:
+            return
         try:
-            if (
-                pictures
-                and self.loop.picture_every
-                and (first or _every(self.loop.picture_every, step))
-            ):
-                save_pictures(self.workdir, step, pictures(self.state, step))
-            if (
-                evaluate
-                and self.loop.evaluate_every
-                and (first or _every(self.loop.evaluate_every, step))
-            ):
-                numbers = {k: float(v) for k, v in jax.device_get(evaluate(self.state)).items()}
+            if pictures:
+                save_pictures(self.workdir, step, pictures(state, step))
+            if evaluate:
+                numbers = {k: float(v) for k, v in jax.device_get(evaluate(state)).items()}
                 self.log.write("evaluate", step, **numbers)
                 told = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
                 self.progress.say(f"evaluation at step {step}: {told}")
@@ -296,6 +368,7 @@ class _Run:
         # Only after metrics were checked; a gradient can still be bad where the loss was not.
         if step == 0:
             return
+        began = time.monotonic()
         if not bool(_all_finite(self.state.params)):
             raise Diverged(
                 f"step {step}: parameters are not finite, so nothing was saved; the last "
@@ -307,13 +380,14 @@ class _Run:
             params=state.params,
             ema=state.ema,
             rest=_rest(state),
-            meta={"seed": self.seed, "trained_s": trained_s, **_machine()},
+            meta={"seed": self.seed, "trained_s": trained_s, **machine()},
         )
+        self.meter.checkpoint(time.monotonic() - began)
 
-    def _finish(self, step: int, signals: _Signals, seconds: float) -> Outcome:
-        if step < self.steps and signals.stop:
+    def _finish(self, step: int, signals: _Signals, stopped: bool, seconds: float) -> Outcome:
+        if step < self.steps and stopped:
             message = (
-                f"{signals.stop}: saved at step {step}; "
+                f"{signals.stop or 'stopped'}: saved at step {step}; "
                 f"the same command with --workdir {self.workdir} continues"
             )
             reason: Literal["finished", "interrupted"] = "interrupted"
@@ -324,65 +398,6 @@ class _Run:
         self.progress.close()
         self.progress.say(message)
         return Outcome(state=self.state, step=step, reason=reason, message=message)
-
-
-class Prefetch:
-    """An iterator that makes the next items in one background thread.
-
-    On an accelerator the items are also put on the device there. An exception of the source comes
-    out of ``next``. Leaving the ``with`` ends the thread.
-    """
-
-    def __init__(self, source: Iterator[Batch], *, size: int = 2):
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=max(size, 1))
-        self._closed = threading.Event()
-        self._ended = False
-        self._thread = threading.Thread(target=self._fill, args=(source,), daemon=True)
-
-    def __enter__(self) -> Prefetch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._closed.set()
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._thread.join(timeout=10.0)
-
-    def __iter__(self) -> Prefetch:
-        return self
-
-    def __next__(self) -> Batch:
-        if self._ended:
-            raise StopIteration
-        what, item = self._queue.get()
-        if what == "item":
-            return item
-        self._ended = True
-        if what == "error":
-            raise item
-        raise StopIteration
-
-    def _fill(self, source: Iterator[Batch]) -> None:
-        # On CPU a numpy batch is as good as a device array, and stays out of JAX's memory.
-        to_device = jax.default_backend() != "cpu"
-        try:
-            for item in source:
-                if not self._put("item", jax.device_put(item) if to_device else item):
-                    return
-        except BaseException as error:  # noqa: B036  # handed to the thread that trains
-            self._put("error", error)
-        else:
-            self._put("end", None)
-
-    def _put(self, what: str, item: Any) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put((what, item), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
 
 
 class _Signals:
@@ -409,22 +424,6 @@ class _Signals:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@contextlib.contextmanager
-def _alone(workdir: Path) -> Iterator[None]:
-    """Two runs in one folder would ruin each other's checkpoints; the second is refused."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock, no protection
-        yield
-        return
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is training in {workdir}; stop it first") from None
-        yield  # the lock ends with the file, also when the process is killed
-
-
 def _rest(state: TrainState) -> dict[str, PyTree]:
     return {
         "opt_state": state.opt_state,
@@ -449,41 +448,3 @@ def _all_finite(tree: PyTree) -> jax.Array:
 
 def _every(interval: int, step: int) -> bool:
     return interval > 0 and step % interval == 0
-
-
-def _samples(batch: Batch) -> int:
-    """Samples in a batch: length of the first axis of the first array that has one."""
-    return next((int(x.shape[0]) for x in jax.tree.leaves(batch) if np.ndim(x) > 0), 1)
-
-
-def _machine() -> dict[str, str]:
-    import vasa_jax
-
-    return {
-        "vasa_jax": getattr(vasa_jax, "__version__", "unknown"),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-    }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(path.suffix + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
-def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """Leaves of two JSON values that differ, as "a.b: old -> new"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = []
-        for name in sorted({*before, *now}):
-            inner = f"{path}.{name}" if path else name
-            lines += _changes(before.get(name), now.get(name), inner)
-        return lines
-    if isinstance(now, tuple):
-        now = list(now)
-    return [] if before == now else [f"{path}: {before} -> {now}"]

@@ -30,7 +30,7 @@ from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MOUTH, MotionStats
 from vasa_jax.train.initial import initial_weights
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.optim import OptimConfig, apply_gradients, make_optimizer
+from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
 
@@ -72,7 +72,7 @@ class MotionTask:
             for corpus in self.corpus.split(cfg.data.held_out)
         )  # fmt: skip
         self.tx = make_optimizer(cfg.optim)
-        self._update = jax.jit(self._update_pure, donate_argnums=0)
+        self.batch_size = cfg.data.batch
 
     def init(self, key: jax.Array) -> TrainState:
         return TrainState.create(init_params(self.cfg.model, key), self.tx, key)
@@ -80,22 +80,19 @@ class MotionTask:
     def initial_params(self, params: Any) -> Any:
         return initial_weights(self.cfg.initial, "motion", params)
 
-    def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
-        return self.windows.batches(start_step)
+    def batches(self, start_step: int, rows: slice | None = None) -> Iterator[dict[str, Any]]:
+        return self.windows.batches(start_step, rows)
 
     def stats(self) -> dict[str, Any]:
         return {"motion": self.motion_stats.to_json(), "frames": self.corpus.frames}
 
-    def step(
-        self, state: TrainState, batch: dict[str, Any], key: jax.Array
+    def update(
+        self, state: TrainState, batch: dict[str, Any], key: jax.Array, constants: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        return self._update(state, batch, key)
-
-    def _update_pure(self, state: TrainState, batch: dict[str, Any], key: jax.Array):
-        loss_fn = functools.partial(window_loss, self.cfg, self.motion_stats)
-        grads, terms = jax.grad(loss_fn, has_aux=True)(state.params, batch, key)
-        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
-        return state, {**terms, **metrics}
+        del constants
+        batch = draw_window(self.cfg, batch, key)
+        loss = functools.partial(drawn_loss, self.cfg, self.motion_stats)
+        return descend(self.cfg.optim, self.tx, loss, state, batch)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Few-step samples for held-out windows: error and correlation of the lips' opening."""
@@ -130,21 +127,41 @@ def window_loss(
     key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The training objective on one batch (``data.motions.MotionWindows.batch``)."""
+    return drawn_loss(cfg, stats, params, draw_window(cfg, batch, key))
+
+
+def draw_window(cfg: MotionTrainConfig, batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+    """``batch`` with all random numbers that its loss needs, rows on the first axis, as "drawn"."""
     model, k, w = cfg.model, cfg.model.past, cfg.model.window
     keys = jax.random.split(key, 6)
-    target = stats.normalize(batch["motion"])
-    size = target.shape[0]
-    ahead = model.lookahead_frames
-    tail_audio, tail_motion = sample_tail(keys[0], size, w, ahead, cfg.drop)
-    keep = sample_keep(keys[1], size, cfg.drop)
-    audio_valid = batch["audio_valid"].at[:, k:].set(batch["audio_valid"][:, k:] & tail_audio)
-    motion_valid = batch["motion_valid"][:, k:] & tail_motion
+    size, _, width = batch["motion"].shape
+    tail_audio, tail_motion = sample_tail(keys[0], size, w, model.lookahead_frames, cfg.drop)
     level = cfg.past_noise * jax.random.uniform(keys[2], (size, 1, 1))
-    past = target[:, :k] + level * jax.random.normal(keys[3], target[:, :k].shape)
-    # Stratified times: every batch covers [0, 1] evenly, which lowers the variance of the loss.
-    t = (jnp.arange(size) + jax.random.uniform(keys[4], (size,))) / size
+    drawn = {
+        "tail_audio": tail_audio,
+        "tail_motion": tail_motion,
+        "keep": sample_keep(keys[1], size, cfg.drop),
+        "past_noise": level * jax.random.normal(keys[3], (size, k, width)),
+        # Stratified times: every batch covers [0, 1] evenly, which lowers the loss's variance.
+        "t": (jnp.arange(size) + jax.random.uniform(keys[4], (size,))) / size,
+        "noise": jax.random.normal(keys[5], (size, w, width)),
+    }
+    return {**batch, "drawn": drawn}
+
+
+def drawn_loss(
+    cfg: MotionTrainConfig, stats: MotionStats, params: Any, batch: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """``window_loss`` with the random numbers of ``draw_window``: a mean over the rows."""
+    model, k, w = cfg.model, cfg.model.past, cfg.model.window
+    drawn, keep = batch["drawn"], batch["drawn"]["keep"]
+    target = stats.normalize(batch["motion"])
+    heard = batch["audio_valid"][:, k:] & drawn["tail_audio"]
+    audio_valid = jnp.asarray(batch["audio_valid"]).at[:, k:].set(heard)
+    motion_valid = batch["motion_valid"][:, k:] & drawn["tail_motion"]
+    past = target[:, :k] + drawn["past_noise"]
+    t, noise = drawn["t"], drawn["noise"]
     clean = target[:, k:]
-    noise = jax.random.normal(keys[5], clean.shape)
     noisy = corrupt(model.make_schedule(), clean, noise, t)
     out: Any = MotionModel(model).apply(
         {"params": params}, noisy, t,

@@ -1,4 +1,5 @@
-"""The optimiser: AdamW, warm-up, decay to a final fraction, clipping, and the weight average.
+"""The optimiser: AdamW, warm-up, decay to a final fraction, clipping, and the weight average;
+gradients in one piece or summed over microbatches.
 
 Learning rate at update ``n`` of ``N`` with ``w`` warm-up steps and final fraction ``f``::
 
@@ -9,20 +10,28 @@ Learning rate at update ``n`` of ``N`` with ``w`` warm-up steps and final fracti
 
 The average after update ``n`` is ``ema = d * ema + (1 - d) * params`` with
 ``d = min(ema_decay, (1 + n) / (10 + n))``, so that early averages forget the random start.
+
+A loss that is a mean over examples has the same gradient in ``accumulate`` microbatches as in one
+batch (up to rounding), at a fraction of the memory for activations. So that random numbers do not
+differ either, tasks draw them for the whole batch before the loss.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.mesh import batch_rows, row_mask
 from vasa_jax.train.state import TrainState
 
 PyTree = Any
+Loss = Callable[[PyTree, PyTree], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +49,15 @@ class OptimConfig:
     b2: float = 0.99
     eps: float = 1e-8
     ema_decay: float = 0.999  # 0: the average is the parameters themselves
+    accumulate: int = 1  # microbatches that a batch is cut into; one update for all of them
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.steps < 1 or self.warmup < 0:
             raise ValueError("optim: lr > 0, steps >= 1 and warmup >= 0 expected")
         if not (0 <= self.final_fraction <= 1 and 0 <= self.ema_decay < 1):
             raise ValueError("optim: final_fraction in [0, 1] and ema_decay in [0, 1) expected")
+        if self.accumulate < 1:
+            raise ValueError("optim: accumulate is a number of microbatches, 1 or more")
         if self.decay not in ("cosine", "linear", "constant"):
             raise ValueError(f"optim: decay is cosine, linear or constant, not {self.decay!r}")
 
@@ -110,3 +122,54 @@ def apply_gradients(
         step=state.step + 1,
     )
     return new, metrics
+
+
+def gradients(
+    loss: Loss, params: PyTree, batch: PyTree, *, parts: int = 1, shared: Sequence[str] = ()
+) -> tuple[PyTree, dict[str, jax.Array]]:
+    """Gradients of ``loss(params, batch) -> (value, terms)`` and its terms, "loss" among them.
+
+    With ``parts`` > 1 the rows of ``batch`` are cut into microbatches, one after the other in a
+    ``lax.scan``, and gradients and terms are means over them. Microbatch ``i`` has the rows ``i,
+    i + parts, ...``, so that each device cuts its own rows; what lies under the names ``shared``
+    goes whole to each. UserError when the rows do not divide.
+    """
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        (value, terms), grads = value_and_grad(params, batch)
+        return grads, {**terms, "loss": value}
+    rows = batch_rows(batch, shared)
+    if rows % parts:
+        raise UserError(f"optim.accumulate={parts} does not divide a batch of {rows}")
+    leaves, tree = jax.tree.flatten(batch)
+    is_row = jax.tree.leaves(row_mask(batch, shared))
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)
+        return jnp.moveaxis(x.reshape(rows // parts, parts, *x.shape[1:]), 1, 0)
+
+    pieces = [cut(x) for x, yes in zip(leaves, is_row, strict=True) if yes]
+
+    def body(total: PyTree, piece: list[jax.Array]) -> tuple[PyTree, dict[str, jax.Array]]:
+        rest = iter(piece)
+        own = [next(rest) if yes else x for x, yes in zip(leaves, is_row, strict=True)]
+        (value, terms), grads = value_and_grad(params, jax.tree.unflatten(tree, own))
+        return jax.tree.map(jnp.add, total, grads), {**terms, "loss": value}
+
+    total, metrics = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), pieces)
+    return jax.tree.map(lambda g: g / parts, total), jax.tree.map(lambda m: m.mean(0), metrics)
+
+
+def descend(
+    cfg: OptimConfig,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    state: TrainState,
+    batch: PyTree,
+    *,
+    shared: Sequence[str] = (),
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update of ``state`` by ``loss(params, batch)``: what a task's ``update`` ends with."""
+    grads, terms = gradients(loss, state.params, batch, parts=cfg.accumulate, shared=shared)
+    state, metrics = apply_gradients(cfg, tx, state, grads)
+    return state, {**terms, **metrics}
