@@ -77,8 +77,11 @@ def feature_distance(
 
     @jax.checkpoint
     def at_one_scale(weights: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-        pairs = zip(features(weights, a), features(weights, b), strict=True)
-        depths = [jnp.abs(x - y).mean((1, 2, 3)) for x, y in pairs]
+        pairs = jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])  # one call: half the program
+        depths = []
+        for f in features(weights, pairs):
+            f = f.reshape(-1, 2, *f.shape[1:])
+            depths.append(jnp.abs(f[:, 0] - f[:, 1]).mean((1, 2, 3)))
         return jnp.stack(depths).mean(0)
 
     total = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from vasa_jax.nn.conv import Conv, Conv3D, GroupNorm, LowRankGroupNorm, standardise
 

@@ -71,46 +71,68 @@ def other(x: Any) -> Any:
     return jax.tree.map(lambda a: jnp.roll(a, -1, 0), x)
 
 
+def together(*parts: Any) -> Any:
+    """Trees of (B, ...) as one of (B N, ...), for one call of a net instead of N.
+
+    The N versions of an example lie side by side, so a batch split over devices stays where it is.
+    """
+    n = len(parts)
+
+    def one(*leaves: jax.Array) -> jax.Array:
+        return jnp.stack(leaves, 1).reshape(n * leaves[0].shape[0], *leaves[0].shape[1:])
+
+    return jax.tree.map(one, *parts)
+
+
+def apart(tree: Any, n: int) -> list[Any]:
+    """The N trees of (B, ...) that ``together`` made one."""
+
+    def one(i: int) -> Any:
+        return jax.tree.map(lambda a: a.reshape(-1, n, *a.shape[1:])[:, i], tree)
+
+    return [one(i) for i in range(n)]
+
+
 def render_driven(
     model: Renderer, params: Any, source: Frames, driver: Frames
 ) -> tuple[jax.Array, Any]:
     """The first pass alone, without dropout: ``driven`` and the appearance of the sources."""
-    z_source = model.dynamics(params, source.face)
+    z_source, z_driver = apart(model.dynamics(params, together(source.face, driver.face)), 2)
     appearance = model.encode(params, source.image, source.mask, source.pose, z_source)
-    return model.decode(
-        params, appearance, driver.pose, model.dynamics(params, driver.face)
-    ), appearance  # fmt: skip
+    return model.decode(params, appearance, driver.pose, z_driver), appearance
 
 
 def render_passes(
     model: Renderer, params: Any, source: Frames, driver: Frames, key: jax.Array
 ) -> Passes:
     """All passes of a training step; ``key`` is for dropout on the codes of real frames."""
-    key_s, key_d = jax.random.split(key)
-    z_s = model.dynamics(params, source.face, dropout=key_s)
-    z_d = model.dynamics(params, driver.face, dropout=key_d)
-    of_s = model.encode(params, source.image, source.mask, source.pose, z_s)
-    of_d = model.encode(params, driver.image, driver.mask, driver.pose, z_d)
+    both = together(source, driver)
+    z_both = model.dynamics(params, both.face, dropout=key)
+    of_both = model.encode(params, both.image, both.mask, both.pose, z_both)
+    (z_s, z_d), (of_s, of_d) = apart(z_both, 2), apart(of_both, 2)
     z_o, pose_o, pose_turned = other((z_d, driver.pose, source.pose))
 
-    driven = model.decode(params, of_s, driver.pose, z_d)
-    crossed = model.decode(params, of_s, pose_o, z_o)
-    turned = model.decode(params, of_s, pose_turned, z_o)
+    pictures = {  # appearance, pose, dynamics
+        "driven": (of_s, driver.pose, z_d),
+        "crossed": (of_s, pose_o, z_o),
+        "turned": (of_s, pose_turned, z_o),
+        "posed": (of_d, source.pose, z_d),
+        "acted": (of_s, source.pose, z_d),
+    }
+    rendered = model.decode(params, *together(*pictures.values()))
+    shown = dict(zip(pictures, apart(rendered, len(pictures)), strict=True))
 
-    def read_back(image: jax.Array, pose: jax.Array) -> jax.Array:
-        return model.dynamics(params, model.aligned_faces(image, pose))
-
+    read = ("driven", "crossed", "turned")
+    images = together(*(shown[name] for name in read))
+    poses = together(*(pictures[name][1] for name in read))
+    codes = apart(model.dynamics(params, model.aligned_faces(images, poses)), len(read))
     return Passes(
-        driven=driven,
-        posed=model.decode(params, of_d, source.pose, z_d),
-        acted=model.decode(params, of_s, source.pose, z_d),
-        crossed=crossed,
-        turned=turned,
+        **shown,
         z_source=z_s,
         z_driver=z_d,
-        z_driven=read_back(driven, driver.pose),
-        z_crossed=read_back(crossed, pose_o),
-        z_turned=read_back(turned, pose_turned),
+        z_driven=codes[0],
+        z_crossed=codes[1],
+        z_turned=codes[2],
         canonical_source=of_s.volume,
         canonical_driver=of_d.volume,
     )
