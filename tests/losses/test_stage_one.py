@@ -132,7 +132,8 @@ def test_a_glance_is_seen_and_a_cheek_is_not():
     target = jnp.zeros((1, 64, 64, 3))
     glance = target.at[:, 28:32, 19:22].set(1.0)
     cheek = target.at[:, 50:60, 10:50].set(1.0)
-    assert eye_distance(glance, target, landmarks)[0] > 0.05
+    share = 4 * 3 / (1.8 * 8) ** 2  # of the cut-out of one of the two eyes
+    np.testing.assert_allclose(eye_distance(glance, target, landmarks), [share / 2], rtol=0.1)
     assert eye_distance(cheek, target, landmarks)[0] == 0.0
     # A constant difference c of all pixels is the distance c, whatever the landmarks.
     np.testing.assert_allclose(eye_distance(target + 0.25, target, landmarks), [0.25], atol=1e-6)

@@ -59,7 +59,8 @@ class Painter:
             return appearance.source
         who = appearance.volume.reshape(-1)
         if params == "takes the identity of the driver":
-            who = jnp.roll(who, -1) * 0.5 + who * 0.5
+            # All versions of an example lie side by side (``together``); the next one is beyond.
+            who = jnp.roll(who, -(len(who) // len(WHO))) * 0.5 + who * 0.5
         return picture(who, pose[:, 0], jnp.arctan2(z_dyn[:, 1], z_dyn[:, 0]))
 
 

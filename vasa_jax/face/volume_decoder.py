@@ -45,7 +45,7 @@ class WarpGenerator(nn.Module):
             h = self.block(features, name=f"block_{i}")(h, code_BLD)
             h = upsample_nearest(h, (2 if h.shape[1] < self.shape[0] else 1, 2, 2))
         h = nn.relu(GroupNorm(GROUPS, name="norm")(h))
-        offset = Conv3D(3, kernel_init=nn.initializers.zeros, name="out")(h)
+        offset = Conv3D(3, kernel_init=nn.initializers.zeros, native=True, name="out")(h)
         return jnp.tanh(offset.astype(jnp.float32))
 
 
@@ -92,7 +92,7 @@ class VolumeUNet(nn.Module):
         h = upsample_nearest(mean_pool(h, (2, 1, 1)), (1, 2, 2))
         h = h + self.block(outer, name="skip_0")(flat)
         h = self.block(c, name="out_block")(h)
-        return Conv3D(c, name="out")(nn.relu(GroupNorm(GROUPS, name="norm")(h)))
+        return Conv3D(c, native=True, name="out")(nn.relu(GroupNorm(GROUPS, name="norm")(h)))
 
 
 class PictureDecoder(nn.Module):

@@ -127,11 +127,16 @@ def standardise(kernel: jax.Array) -> jax.Array:
 
 
 class Conv3D(nn.Module):
-    """3x3x3 convolution as three 2D ones over depth taps: 2.5x faster than native on CPU."""
+    """3x3x3 convolution, by default as three 2D ones over depth taps: 2.5x faster on a CPU.
+
+    ``native`` is XLA's own: the full model's, which is for GPUs; a third of the results to keep for
+    the backward pass, and a program that compiles several times faster.
+    """
 
     features: int
     kernel_init: Any = nn.initializers.lecun_normal()
     standardised: bool = False
+    native: bool = False
 
     @nn.compact
     def __call__(self, x_BZYXC: jax.Array) -> jax.Array:
@@ -139,6 +144,11 @@ class Conv3D(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (3, 3, 3, c, self.features))
         kernel = (standardise(kernel) if self.standardised else kernel).astype(x_BZYXC.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.native:
+            out = jax.lax.conv_general_dilated(
+                x_BZYXC, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+            )
+            return out + bias.astype(out.dtype).reshape(1, 1, 1, 1, -1)
         padded = jnp.pad(x_BZYXC, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
         out = bias.astype(x_BZYXC.dtype)[None, None, None]
         for tap in range(3):

@@ -10,6 +10,8 @@ Group norms have 32 groups, or the most that divide the width below that.
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 
@@ -40,7 +42,7 @@ class NormBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, code_BLD: jax.Array | None = None) -> jax.Array:
-        conv = Conv if x.ndim == 4 else Conv3D
+        conv = Conv if x.ndim == 4 else functools.partial(Conv3D, native=True)
 
         def norm(h: jax.Array, name: str) -> jax.Array:
             if code_BLD is None:
