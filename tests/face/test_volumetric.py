@@ -28,6 +28,8 @@ from vasa_jax.face.volume_decoder import from_canonical, to_canonical
 from vasa_jax.face.volumetric import VolumetricAutoencoder, VolumetricConfig
 from vasa_jax.nn.warp import volume_grid
 
+pytestmark = pytest.mark.usefixtures("broadcasting")  # of the head's geometry
+
 POSE = jnp.array([0.4, -0.2, 0.3, 0.1, -0.05, 0.02, 0.1])
 
 
@@ -81,8 +83,8 @@ def test_two_samplings_at_one_pose_and_no_offset_are_the_identity():
     canonical = to_canonical(volume, view_from_canonical(POSE)[None], zero)
     back = from_canonical(canonical, canonical_from_view(POSE)[None], zero)
     # Where the way leads outside of either cube, the border repeats; look inside.
-    inner = jnp.abs(move(canonical_from_view(POSE), grid)).max(-1) < 0.8
-    inner &= jnp.abs(grid).max(-1) < 0.7
+    inner = jnp.abs(move(canonical_from_view(POSE), grid)).max(-1) < 0.5
+    inner &= jnp.abs(grid).max(-1) < 0.5
     assert int(inner.sum()) > 100
     np.testing.assert_allclose(back[0][inner], volume[0][inner], atol=1e-5)
     assert float(jnp.abs(canonical - volume).max()) > 0.1  # it did move in between
@@ -91,9 +93,9 @@ def test_two_samplings_at_one_pose_and_no_offset_are_the_identity():
 def test_offsets_are_a_second_sampling_and_not_a_sum_of_grids():
     grid = volume_grid(8, 16, 16)
     offset = jnp.broadcast_to(jnp.array([0.1, -0.05, 0.08]), (1, *grid.shape))
-    there, back = view_from_canonical(POSE), canonical_from_view(POSE)
+    there, back = view_from_canonical(0.5 * POSE), canonical_from_view(0.5 * POSE)
     canonical = to_canonical(linear(grid)[None], there[None], offset)
-    inner = jnp.abs(grid).max(-1) < 0.5
+    inner = jnp.abs(grid).max(-1) < 0.2
     np.testing.assert_allclose(
         canonical[0][inner], linear(move(there, grid + offset[0]))[inner], atol=1e-5
     )
@@ -140,6 +142,7 @@ def pictures(count):
     return jax.image.resize(coarse, (count, 128, 128, 3), "linear")
 
 
+@pytest.mark.slow
 def test_every_parameter_moves_the_picture():
     model, params = tiny()
     image, mask = pictures(2), jnp.ones((2, 128, 128, 1))
@@ -174,6 +177,7 @@ def test_the_interface_encodes_once_and_renders_many():
     assert frames.shape == (3, 128, 128, 3)
 
 
+@pytest.mark.slow
 def test_rematerialisation_and_precision_change_no_name_and_no_output_type():
     model, params = tiny()
     for change in ({"remat": ("encoder", "warp", "volume", "decoder")}, {"precision": BF16}):
