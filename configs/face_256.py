@@ -5,7 +5,7 @@ fit the 512 px model (--set initial=runs/face_256 there).
 
 Data     as configs/face_256_lite.py
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256.py --workdir runs/face_256
-Smoke    ...face_256.py:smoke     (CPU, the bundled portrait only, about a minute)
+Smoke    ...face_256.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
 Cost     see `vasa-jax inspect`; not yet trained at this size
 
 Schedule of MegaPortraits: 200k steps, batch 24; the rest as in face_512.

@@ -3,8 +3,8 @@
 Data     as configs/face_256_lite.py, with --size 512 and stills rendered at 512 px
 Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activations per module)
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
-Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only, about a minute; CI runs it)
-Cost     one frame 0.52 TFLOP, one portrait 2.9 TFLOP; not yet trained at this size
+Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
+Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; not yet trained at this size
 
 Schedule of MegaPortraits: 300k steps, batch 16, AdamW (0.5, 0.999), 2e-4 to 1e-6 by cosine (the
 discriminator to 4e-6), no clipping, starting from the 256 px model (--set initial=runs/face_256).
