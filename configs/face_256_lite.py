@@ -37,7 +37,7 @@ def get_config(variant: str = "base") -> FaceTrainConfig:
             base,
             model=FaceConfig(
                 size=64, volume=(4, 8, 8, 4), encoder_width=8, code=16, warp_width=4,
-                decoder_widths=(8, 12, 16),
+                decoder_widths=(8, 12, 16), margin=0,
             ),
             data=FacePairsConfig(folder="example", size=64),
             loss=FaceLossConfig(perceptual=0.0, identity=0.0, window=0),

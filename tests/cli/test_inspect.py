@@ -43,6 +43,22 @@ def test_cost_of_the_calls_comes_from_the_compiler(capsys):
     assert main(["inspect", "configs/face_256_lite.py:smoke"]) == 0
 
 
+def test_work_is_counted_per_module_without_building_the_model(capsys):
+    assert main(["inspect", "configs/face_512.py", "--json", "--depth", "1"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["calls"] == ["encode_appearance", "encode_motion", "render"]
+    modules = report["modules"]
+    # Multiply-adds of MegaPortraits' decoder with 1x1 shortcuts (paper facts 2.8): 252 G.
+    assert modules["decoder"]["flops"] / 2e9 == pytest.approx(252, rel=0.01)
+    # Projection, 8 blocks at 512 and three blocks in bfloat16; what they write, less the shortcuts.
+    cells = 64 * 64
+    written = 512 * cells * 17 + 2 * cells * (256 * 4 + 128 * 16 + 64 * 64) + 3 * 64 * cells
+    shortcuts = cells * (256 * 4 + 128 * 16 + 64 * 64)
+    assert modules["decoder"]["activation_bytes"] == 2 * (written + shortcuts)
+    assert modules["encoder"]["activation_bytes"] > modules["identity"]["activation_bytes"] > 0
+    assert sum(m["flops"] for m in modules.values()) == report["flops"]
+
+
 def test_what_is_no_model_is_refused_in_one_line(tmp_path, capsys):
     path = tmp_path / "toy.py"
     path.write_text("from tests.train.toy_task import ToyConfig\n\n"

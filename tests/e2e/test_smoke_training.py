@@ -26,6 +26,18 @@ def test_stage_one_smoke_run_learns(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_full_stage_one_smoke_run_learns(tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", "off")
+    run = tmp_path / "face"
+    words = ["train", "--config", "configs/face_512.py:smoke", "--workdir", str(run)]
+    assert not main([*words, "--set", "loop.picture_every=0"])
+    rows = read_log(run, "train")
+    assert len(rows) == 8
+    assert rows[-1]["l1"] < 0.6 * rows[0]["l1"]
+    assert {"transfer", "contrastive", "eyes", "discriminator"} <= set(rows[-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["motion_lite", "motion_base"])
 def test_stage_two_smoke_run_learns(tmp_path, monkeypatch, config):
     monkeypatch.setenv("VASA_CACHE", "off")

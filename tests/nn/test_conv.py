@@ -41,7 +41,8 @@ def test_conv3d_equals_the_native_one():
     native = jax.lax.conv_general_dilated(
         x, params["kernel"], (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
     )
-    np.testing.assert_allclose(layer.apply({"params": params}, x), native, atol=1e-5)
+    for form in (layer, conv.Conv3D(4, native=True)):
+        np.testing.assert_allclose(form.apply({"params": params}, x), native, atol=1e-5)
 
 
 def test_depth_to_space_inverts_space_to_depth(x):

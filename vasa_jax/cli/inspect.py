@@ -10,22 +10,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 DESCRIPTION = """\
-Print the parameters of a configuration's model, per module and in all. With --cost also FLOPs and
-bytes of one call of each of its functions, as the compiler counts them (it compiles them for this
-machine; nothing is run).
+Print the parameters of a configuration's model, per module and in all, with the FLOPs and the bytes
+of activations of one call of each function that inference uses, counted from their traces: nothing
+is allocated, compiled or run. FLOPs are those of convolutions and matrix products, two per
+multiply-add; activations are the results of convolutions, products and gathers. With --cost also
+FLOPs and bytes of each function as the compiler counts them (it compiles them for this machine).
 """
 
 EXAMPLES = """\
 examples:
   vasa-jax inspect configs/motion_base.py
   vasa-jax inspect configs/motion_base.py --depth 3 --cost
-  vasa-jax inspect configs/face_256_lite.py --json
+  vasa-jax inspect configs/face_512.py --json
 """
 
+OUTSIDE = "(outside)"  # of any module with parameters
 NOT_PUBLISHED = -1.0  # what a backend answers that doesn't count
 
 
@@ -36,6 +39,8 @@ class Module:
     name: str  # path, cut after --depth parts
     parameters: int
     bytes: int  # as stored in training
+    flops: int  # of one call of each function of inference, see core/operations.py
+    activation_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,7 @@ class Call:
     shapes: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    training: bool = False  # left out of the sums per module
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,13 +104,17 @@ def run(args: argparse.Namespace) -> int:
     cfg = override(load_config(args.config), args.settings)
     model = model_of(cfg, args.config)
     params = model.parameters(cfg.model)
-    modules = modules_of(params, args.depth)
-    functions = [cost(call) for call in model.calls(cfg, params)] if args.cost else []
+    calls = model.calls(cfg, params)
+    modules = modules_of(params, args.depth, [call for call in calls if not call.training])
+    functions = [cost(call) for call in calls] if args.cost else []
     report = {
         "config": args.config,
         "model": type(cfg.model).__name__,
+        "calls": [call.name for call in calls if not call.training],
         "parameters": count(params),
         "bytes": num_bytes(params),
+        "flops": sum(m.flops for m in modules),
+        "activation_bytes": sum(m.activation_bytes for m in modules),
         "modules": {m.name: _without_name(m) for m in modules},
         "functions": {f.name: _without_name(f) for f in functions},
     }
@@ -122,8 +132,12 @@ def model_of(cfg: Any, name: str) -> Model:
     return MODELS[kind]
 
 
-def modules_of(params: Any, depth: int) -> list[Module]:
-    """Branches of the tree, in its order; single arrays of a branch are gathered under its name."""
+def modules_of(params: Any, depth: int, calls: Sequence[Call] = ()) -> list[Module]:
+    """Branches of the tree, in its order; single arrays of a branch are gathered under its name.
+
+    Work of ``calls`` that no branch does (geometry, sampling) is a last row, OUTSIDE.
+    """
+    from vasa_jax.core.operations import Work, count_work, gather_branches
     from vasa_jax.core.tree import SEPARATOR, count, flatten, num_bytes
 
     sums: dict[str, list[int]] = {}
@@ -132,7 +146,23 @@ def modules_of(params: Any, depth: int) -> list[Module]:
         row = sums.setdefault(SEPARATOR.join(branches[:depth]) or "(top)", [0, 0])
         row[0] += count(leaf)
         row[1] += num_bytes(leaf)
-    return [Module(name=n, parameters=p, bytes=b) for n, (p, b) in sums.items()]
+    work: dict[str, Work] = {}
+    for call in calls:
+        for name, part in gather_branches(
+            count_work(call.function, *call.arguments), depth
+        ).items():
+            name = name if name in sums else OUTSIDE
+            work[name] = work.get(name, Work()) + part
+    if OUTSIDE in work:
+        sums[OUTSIDE] = [0, 0]
+    nothing = Work()
+    return [
+        Module(
+            name=n, parameters=p, bytes=b, flops=work.get(n, nothing).flops,
+            activation_bytes=work.get(n, nothing).result_bytes,
+        )
+        for n, (p, b) in sums.items()
+    ]  # fmt: skip
 
 
 def cost(call: Call) -> Function:
@@ -165,11 +195,17 @@ def table(report: Mapping[str, Any]) -> str:
     rows = list(report["modules"].items())
     width = max(len(name) for name in ("in all", *report["modules"], *report["functions"]))
     lines = [f"{report['config']}  {report['model']}", ""]
-    lines += [f"{'module':<{width}}  {'parameters':>12}  {'share':>6}  {'MiB':>9}"]
-    for name, row in [*rows, ("in all", {"parameters": total, "bytes": report["bytes"]})]:
+    head = f"{'parameters':>12}  {'share':>6}  {'MiB':>9}  {'GFLOP':>10}  {'MB made':>10}"
+    lines += [f"{'module':<{width}}  {head}"]
+    for name, row in [*rows, ("in all", report)]:
         share = 100.0 * row["parameters"] / max(total, 1)
-        size = row["bytes"] / 2**20
-        lines.append(f"{name:<{width}}  {row['parameters']:>12,}  {share:>5.1f}%  {size:>9.2f}")
+        cells = [
+            f"{name:<{width}}", f"{row['parameters']:>12,}", f"{share:>5.1f}%",
+            f"{row['bytes'] / 2**20:>9.2f}", _in(row["flops"], 1e9, 10),
+            _in(row["activation_bytes"], 1e6, 10),
+        ]  # fmt: skip
+        lines.append("  ".join(cells))
+    lines.append(f"work: one call of each of {', '.join(report['calls'])}")
     if report["functions"]:
         head = f"{'GFLOP':>12}  {'MB moved':>9}  {'MB alive':>9}  shapes"
         lines += ["", f"{'one call of':<{width}}  {head}"]
@@ -266,6 +302,7 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
             shapes=f"batch of {b}",
             function=gradient,
             arguments=(params, batch, shape(dtype=jnp.uint32)),
+            training=True,
         ),
     ]
 
@@ -314,7 +351,47 @@ def _face_calls(cfg: Any, params: Any) -> list[Call]:
     ]
 
 
+def _volumetric_parameters(model: Any) -> Any:
+    import jax
+
+    from vasa_jax.face.volumetric import VolumetricAutoencoder
+
+    return jax.eval_shape(VolumetricAutoencoder(model).init, jax.random.key(0))
+
+
+def _volumetric_calls(cfg: Any, params: Any) -> list[Call]:
+    """The portrait's encoding, the motion of one driving picture, and one rendered frame."""
+    import jax
+    import jax.numpy as jnp
+
+    from vasa_jax.face.rigid import POSE_DIM
+    from vasa_jax.face.volumetric import VolumetricAutoencoder
+
+    auto, n = VolumetricAutoencoder(cfg.model), cfg.model.size
+
+    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+    portrait = (params, shape(n, n, 3), shape(POSE_DIM), shape(n, n, 1))
+    driver = (params, shape(1, n, n, 3), shape(1, POSE_DIM))
+    appearance = jax.eval_shape(auto.encode_appearance, *portrait)
+    frame = (params, appearance, shape(1, cfg.model.motion_dim))
+    size = f"{n} x {n} px"
+    return [
+        Call(
+            name="encode_appearance", shapes=size, function=auto.encode_appearance,
+            arguments=portrait,
+        ),
+        Call(
+            name="encode_motion", shapes=f"1 frame, {size}", function=auto.encode_motion,
+            arguments=driver,
+        ),
+        Call(name="render", shapes=f"1 frame, {size}", function=auto.render, arguments=frame),
+    ]  # fmt: skip
+
+
 MODELS: dict[str, Model] = {
     "MotionModelConfig": Model(parameters=_motion_parameters, calls=_motion_calls),
     "FaceConfig": Model(parameters=_face_parameters, calls=_face_calls),
+    "VolumetricConfig": Model(parameters=_volumetric_parameters, calls=_volumetric_calls),
 }

@@ -27,7 +27,7 @@ from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head
 
-SIZE = 256
+SIZE = 256  # px of a face file unless made with another --size
 EXAMPLE_PORTRAIT = Path(__file__).parents[1] / "assets" / "example" / "portrait.png"
 
 
@@ -134,7 +134,7 @@ def from_portrait(
     if not faces:
         return False
     crop = crop_from_landmarks(faces[0].landmarks)
-    picture = extract(image_u8, crop, SIZE)
+    picture = extract(image_u8, crop, model.cfg.size)
     fit = fit_portrait(model.head, to_crop(faces[0].landmarks, crop))
     if fit.error > 0.012:
         return False
@@ -160,7 +160,9 @@ def from_portrait(
     return True
 
 
-def from_video(head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 10) -> bool:
+def from_video(
+    head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 10, size: int = SIZE
+) -> bool:
     """Clip of one person -> face file with ``keep`` frames spread over mouth openings."""
     from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
     from vasa_jax.face.finder import FaceTracker
@@ -179,7 +181,7 @@ def from_video(head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 1
     motion = fit_sequence(head, local, fit)
     # Evenly spread over the ranking of mouth openings, so that open mouths are not rare.
     order = np.argsort(gap)[np.linspace(0, len(gap) - 1, keep).round().astype(int)]
-    images = np.stack([extract(frames[good[i]], crop, SIZE) for i in order])
+    images = np.stack([extract(frames[good[i]], crop, size) for i in order])
     placement = np.stack(
         [np.asarray(heads.move_placement(fit.placement, m), np.float32) for m in motion[order]]
     )
@@ -224,8 +226,6 @@ class FacePairs:
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
         self.sources: list[tuple[float, list[Path]]] = []
-        if SIZE % cfg.size:
-            raise UserError(f"data.size must divide {SIZE}, not {cfg.size}")
         root = example_faces() if cfg.folder == "example" else faces_folder(cfg)
         for name, share in cfg.shares:
             files = sorted((root / name).glob("*.npz"))
@@ -245,7 +245,14 @@ class FacePairs:
             if len(self._cache) > 800:
                 self._cache.pop(next(iter(self._cache)))
             with np.load(path) as z:
-                self._cache[path] = {k: z[k] for k in z.files}
+                f = {k: z[k] for k in z.files}
+            side = f["images"].shape[1]
+            if side % self.cfg.size:
+                raise UserError(
+                    f"data.size must divide the {side} px of {path}, not be {self.cfg.size}; "
+                    "`python -m vasa_jax.data.faces --size` makes files of another size"
+                )
+            self._cache[path] = f
         return self._cache[path]
 
     def pair(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -272,7 +279,7 @@ class FacePairs:
         table = np.clip(ramp[:, None] * gain[None] * 255.0, 0, 255).astype(np.uint8)
 
         def develop(image: np.ndarray) -> np.ndarray:
-            k = SIZE // c.size
+            k = image.shape[0] // c.size
             if k > 1:
                 image = image.reshape(c.size, k, c.size, k, 3).mean((1, 3)).astype(np.uint8)
             return np.stack([table[image[..., k], k] for k in range(3)], -1)
@@ -311,6 +318,10 @@ def main() -> None:
     parser.add_argument("--video", type=Path, help="folder of clips of talking people")
     parser.add_argument("--portraits", type=Path, help="folder of photographs")
     parser.add_argument("--limit", type=int, default=10**9, help="files per source")
+    parser.add_argument(
+        "--size", type=int, default=SIZE, help=f"px of pictures cut from photographs and clips "
+        f"(default {SIZE}); stills keep the size they were rendered in"
+    )  # fmt: skip
     args = parser.parse_args()
     head = heads.load_head(args.head)
     with np.load(args.head) as z:
@@ -336,7 +347,7 @@ def main() -> None:
         from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
         from vasa_jax.io.image import read_image
 
-        model = FaceAutoencoder(FaceConfig(), head)
+        model = FaceAutoencoder(FaceConfig(size=args.size), head)
         params = model.init(jax.random.key(0))
         for path, out in jobs("portraits", args.portraits, ("*.jpg", "*.png", "*.webp")):
             if not from_portrait(model, params, read_image(path), out):
@@ -344,7 +355,7 @@ def main() -> None:
     for path, out in jobs("video", args.video, ("*.mp4",)):
         from vasa_jax.io.video import read_video
 
-        if not from_video(head, list(read_video(path)), out):
+        if not from_video(head, list(read_video(path)), out, size=args.size):
             print(f"  left out: {path.name}", flush=True)
 
 

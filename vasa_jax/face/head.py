@@ -230,6 +230,14 @@ def place_head(head: Head, neutral_V3: jax.Array, centers_23: jax.Array, pose: P
     return place(v, pose.rotation, pose.placement)
 
 
+def place_fit(
+    head: Head, identity_I: jax.Array, motion_54: jax.Array, placement_3: jax.Array
+) -> jax.Array:
+    """Placed vertices (V, 3) of a fitted picture: its person in its own absolute pose."""
+    neutral, centers = person(head, identity_I)
+    return place_head(head, neutral, centers, absolute_pose(motion_54, placement_3))
+
+
 def landmarks(head: Head, placed_V3: jax.Array) -> jax.Array:
     """The 478 detector landmarks (478, 3) of a placed head."""
     corners = placed_V3[head.landmark_vertices]

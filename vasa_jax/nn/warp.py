@@ -43,10 +43,19 @@ def sample_volume(volume_ZYXC: jax.Array, points_N3: jax.Array) -> jax.Array:
     for zi, wz in ((z0, 1 - fz), (z1, fz)):
         for yi, wy in ((y0, 1 - fy), (y1, fy)):
             for xi, wx in ((x0, 1 - fx), (x1, fx)):
-                term = volume_ZYXC[zi, yi, xi] * (wz * wy * wx)[..., None]
+                # Weights and sum keep the grid's precision, also for a volume in bfloat16.
+                weight = (wz * wy * wx)[..., None]
+                term = volume_ZYXC[zi, yi, xi].astype(weight.dtype) * weight
                 out = term if out is None else out + term
     assert out is not None
-    return out
+    return out.astype(volume_ZYXC.dtype)
+
+
+def sample_volumes(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
+    """``sample_volume`` of each example of a batch: (B, Z, Y, X, C), (B, ..., 3) -> (B, ..., C)."""
+    if jax.default_backend() == "cpu":  # under vmap XLA:CPU lowers these gathers 5 times slower
+        return jax.lax.map(lambda row: sample_volume(*row), (volume_BZYXC, points_BN3))
+    return jax.vmap(sample_volume)(volume_BZYXC, points_BN3)
 
 
 def image_grid(y_size: int, x_size: int) -> jax.Array:

@@ -215,10 +215,7 @@ class FaceTask:
 
     def _landmarks(self, head: Head, batch: Any) -> jax.Array:
         def one(identity, motion, placement):
-            neutral, centers = heads.person(head, identity)
-            pose = heads.absolute_pose(motion, placement)
-            placed = heads.place_head(head, neutral, centers, pose)
-            return heads.landmarks(head, placed)[:, :2]
+            return heads.landmarks(head, heads.place_fit(head, identity, motion, placement))[:, :2]
 
         found = jax.vmap(one)(batch["identity"], batch["target_motion"], batch["target_placement"])
         pixels = (found + 1.0) * (self.cfg.model.size / 2)

@@ -1,0 +1,67 @@
+"""Stage 1, full: MegaPortraits' graph with VASA-1's factors and losses, 512 px, 175 M parameters.
+
+Data     as configs/face_256_lite.py, with --size 512 and stills rendered at 512 px
+Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activations per module)
+Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
+Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
+Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; not yet trained at this size
+
+Schedule of MegaPortraits: 300k steps, batch 16, AdamW (0.5, 0.999), 2e-4 to 1e-6 by cosine (the
+discriminator to 4e-6), no clipping, starting from the 256 px model (--set initial=runs/face_256).
+"""
+
+import dataclasses
+
+from vasa_jax.core.precision import BF16, F32
+from vasa_jax.data.faces import FacePairsConfig
+from vasa_jax.face.discriminator import DiscriminatorConfig
+from vasa_jax.face.volumetric import VolumetricConfig
+from vasa_jax.train.loop import LoopConfig
+from vasa_jax.train.optim import OptimConfig
+from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfig
+
+
+def get_config(variant: str = "base") -> VolumetricTrainConfig:
+    optim = OptimConfig(
+        lr=2e-4, steps=300_000, warmup=0, decay="cosine", final_fraction=0.005, clip_norm=0.0,
+        weight_decay=1e-2, b1=0.5, b2=0.999, eps=1e-8, ema_decay=0.999,
+    )  # fmt: skip
+    base = VolumetricTrainConfig(
+        model=VolumetricConfig(
+            remat=("encoder", "warp", "volume", "decoder"), precision=BF16
+        ),
+        discriminator=DiscriminatorConfig(precision=BF16),
+        data=FacePairsConfig(folder="$VASA_FACES", size=512),
+        optim=optim,
+        discriminator_optim=dataclasses.replace(optim, final_fraction=0.02),
+        loop=LoopConfig(
+            log_every=50, picture_every=1000, evaluate_every=5000, checkpoint_every=5000
+        ),
+        batch=16,
+    )  # fmt: skip
+    if variant == "base":
+        return base
+    if variant == "smoke":
+        small = dataclasses.replace(optim, steps=40, lr=2e-3)
+        return dataclasses.replace(
+            base,
+            model=VolumetricConfig(
+                size=128, volume=(4, 16, 16, 8), dynamics=16, encoder_widths=(8, 8, 16, 24),
+                encoder_blocks=1, identity_code=32, identity_size=128,
+                identity_blocks=(1, 1, 1, 1), dynamics_blocks=(1, 1, 1, 1), trunk_width=4,
+                warp_widths=(16, 8), volume_widths=(8, 16, 16), decoder_width=48,
+                decoder_blocks=1, decoder_up_widths=(32, 16, 8), remat=("volume",), precision=F32,
+            ),
+            discriminator=DiscriminatorConfig(scales=2, widths=(8, 16, 16), strides=(2, 2, 1)),
+            data=FacePairsConfig(folder="example", size=128),
+            # No weights to download in a smoke run: pixels stand in for the feature nets.
+            loss=VolumetricLossConfig(
+                perceptual=0.0, face=0.0, cross_identity=0.0, l1=40.0, eyes=2.0,
+                feature_matching=4.0, adversarial=0.1,
+            ),
+            optim=small,
+            discriminator_optim=small,
+            loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),
+            batch=4,
+        )  # fmt: skip
+    raise ValueError(f"face_512 has the variants base and smoke, not {variant!r}")

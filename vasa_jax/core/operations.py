@@ -1,0 +1,103 @@
+"""What a function computes, counted per module from its trace, without compiling or running it.
+
+FLOPs are those of convolutions and matrix products, two per multiply-add; everything else is small
+beside them. Result bytes are what convolutions, products and gathers write: about what training
+keeps of a module without rematerialisation. Loops count as often as they run (a while loop, whose
+length the trace does not know, once).
+
+Modules are named by the scopes that Flax opens around them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+SEPARATOR = "/"
+WRITES = ("conv_general_dilated", "dot_general", "gather")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """Of one module: FLOPs of one call, and bytes of the results that are counted."""
+
+    flops: int = 0
+    result_bytes: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            flops=self.flops + other.flops, result_bytes=self.result_bytes + other.result_bytes
+        )
+
+
+def count_work(function: Callable[..., Any], *arguments: Any) -> dict[str, Work]:
+    """Work by module path ("" outside of any) of one call; arguments may be ShapeDtypeStructs."""
+    table: dict[str, Work] = {}
+    for path, work in _walk(jax.make_jaxpr(function)(*arguments).jaxpr, "", 1):
+        table[path] = table.get(path, Work()) + work
+    return table
+
+
+def gather_branches(table: dict[str, Work], depth: int) -> dict[str, Work]:
+    """The table with paths cut after ``depth`` parts."""
+    short: dict[str, Work] = {}
+    for path, work in table.items():
+        name = SEPARATOR.join(path.split(SEPARATOR)[:depth])
+        short[name] = short.get(name, Work()) + work
+    return short
+
+
+def _walk(jaxpr: Any, outer: str, times: int) -> Iterator[tuple[str, Work]]:
+    for eqn in jaxpr.eqns:
+        stack = str(eqn.source_info.name_stack)
+        path = SEPARATOR.join(part for part in (outer, stack) if part)
+        inner = list(_inner(eqn))
+        if inner:
+            repeated = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+            for body in inner:
+                yield from _walk(body, path, repeated)
+        elif eqn.primitive.name in WRITES:
+            out = eqn.outvars[0].aval
+            size = math.prod(out.shape)
+            yield (
+                _modules(path),
+                Work(
+                    flops=times * 2 * size * _terms(eqn),
+                    result_bytes=times * size * out.dtype.itemsize,
+                ),
+            )
+
+
+def _terms(eqn: Any) -> int:
+    """Multiply-adds per number of the result."""
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+    if eqn.primitive.name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        return math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 0
+
+
+def _inner(eqn: Any) -> Iterator[Any]:
+    """Jaxprs that an equation calls; of the branches of a conditional, the first."""
+    if eqn.primitive.name == "custom_jvp_call":
+        yield eqn.params["call_jaxpr"].jaxpr
+        return
+    for value in eqn.params.values():
+        parts = value[:1] if isinstance(value, tuple | list) else (value,)
+        for part in parts:
+            if hasattr(part, "eqns"):
+                yield part
+            elif hasattr(part, "jaxpr"):
+                yield part.jaxpr
+
+
+def _modules(stack: str) -> str:
+    """Names of submodules of a name stack: without the root module, methods and transformations."""
+    parts = [part for part in stack.split(SEPARATOR) if part and "." not in part]
+    return SEPARATOR.join(part for part in parts if "(" not in part and not part[0].isupper())

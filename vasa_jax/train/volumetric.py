@@ -1,0 +1,376 @@
+"""Stage 1, full size: generator and discriminator steps of the volumetric face model.
+
+Terms (weights in ``VolumetricLossConfig``; sources in paper facts 2.4 and 1.2), every picture on
+its foreground::
+
+    driven against the driver:   perceptual, l1, face (recognition features), eyes,
+                                 adversarial, feature matching
+    codes:                       contrastive over three passes, mismatch
+    volumes:                     canonical
+    posed against acted:         transfer        (VASA-1 pairwise consistency)
+    crossed against the source:  cross_identity  (VASA-1)
+
+``passes.py`` says which pictures these are. ``E_pose`` is the head fit, frozen. Terms that need a
+picture that is already face-like begin after a share of the run (``mixing_start``,
+``transfer_start``).
+
+The step is a pure function of (state, batch, key); the discriminator and its optimiser live in
+``state.extra``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import EXPRESSION
+from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
+from vasa_jax.face import head as heads
+from vasa_jax.face import raster
+from vasa_jax.face.autoencoder import to_uint8
+from vasa_jax.face.discriminator import Discriminator, DiscriminatorConfig
+from vasa_jax.face.head import Head
+from vasa_jax.face.rigid import pose_vector
+from vasa_jax.face.volumetric import VolumetricAutoencoder, VolumetricConfig, quick_key
+from vasa_jax.losses import adversarial, disentangle
+from vasa_jax.losses.eyes import eye_distance
+from vasa_jax.losses.identity import identity_distance
+from vasa_jax.losses.perceptual import feature_distance
+from vasa_jax.losses.reconstruction import on_foreground, weighted_l1
+from vasa_jax.train.disguise import DisguiseConfig, disguise
+from vasa_jax.train.initial import initial_weights
+from vasa_jax.train.loop import LoopConfig
+from vasa_jax.train.optim import OptimConfig, apply_gradients, learning_rate, make_optimizer
+from vasa_jax.train.passes import Frames, Passes, other, render_driven, render_passes
+from vasa_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VolumetricLossConfig:
+    """Weights of the terms; 0 leaves a term (and its net) out."""
+
+    perceptual: float = 20.0
+    l1: float = 1.0  # not published; settles colours long before the features do
+    face: float = 4.0
+    eyes: float = 5.0
+    adversarial: float = 1.0
+    feature_matching: float = 40.0
+    contrastive: float = 2.0
+    mismatch: float = 1.0
+    canonical: float = 0.5
+    transfer: float = 5.0  # perceptual and L1; a quarter of ``perceptual``
+    cross_identity: float = 10.0
+    contrastive_scale: float = 5.0
+    contrastive_margin: float = 0.2
+    mismatch_margin: float = 0.5
+    expression_change: float = 0.15  # of some weight, from which on two expressions differ
+    scales: int = 4  # of the perceptual distance
+    foreground_margin: float = 0.18  # around the head model, in half sides of the crop
+    mixing_start: float = 0.02  # share of the run: contrastive and cross identity
+    transfer_start: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VolumetricTrainConfig:
+    """One complete run of the full stage 1."""
+
+    seed: int = 0
+    model: VolumetricConfig = VolumetricConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    data: FacePairsConfig = FacePairsConfig(size=512)
+    disguise: DisguiseConfig = DisguiseConfig()
+    loss: VolumetricLossConfig = VolumetricLossConfig()
+    optim: OptimConfig = OptimConfig()
+    discriminator_optim: OptimConfig = OptimConfig()
+    loop: LoopConfig = LoopConfig()
+    batch: int = 16
+    head: str = ""  # path of the reduced head; empty: <data.folder>/head.npz
+    initial: str = ""  # run folder whose weights start this one
+
+    def task(self) -> VolumetricTask:
+        return VolumetricTask(self)
+
+
+class Constants(NamedTuple):
+    """Arrays that a step reads but does not train; arguments, so that they are not baked in."""
+
+    head: Head
+    vgg: Any
+
+
+class Scene(NamedTuple):
+    """A batch on the device: both frames of each pair, and what the head model knows of them."""
+
+    source: Frames
+    driver: Frames
+    driver_landmarks: jax.Array  # (B, 478, 2) px
+    source_landmarks: jax.Array
+    crossed_landmarks: jax.Array  # of the source's person as the other pair's driver
+    expressions_differ: jax.Array  # (B,) 0 or 1
+
+
+class FeatureNets(NamedTuple):
+    """Frozen nets of the losses; None where a term is left out."""
+
+    vgg: Any  # features(weights, images), see losses/perceptual.py
+    embed: Any  # embed(crops), see face/recognition.py
+
+
+def generator_terms(
+    cfg: VolumetricLossConfig, nets: FeatureNets, vgg_weights: Any, scene: Scene, passes: Passes
+) -> dict[str, jax.Array]:
+    """Unweighted terms, (), all but the adversarial ones; only those with a weight."""
+    source, driver = scene.source, scene.driver
+    target = on_foreground(driver.image, driver.mask)
+    driven = on_foreground(passes.driven, driver.mask)
+    # Both show the source's pose; the source's mask is theirs, too.
+    posed = on_foreground(passes.posed, source.mask)
+    acted = on_foreground(passes.acted, source.mask)
+    terms: dict[str, jax.Array] = {}
+    if cfg.l1:
+        terms["l1"] = weighted_l1(passes.driven, driver.image, driver.mask).mean()
+    if cfg.perceptual:
+        terms["perceptual"] = feature_distance(
+            nets.vgg, vgg_weights, driven, target, scales=cfg.scales
+        ).mean()
+    if cfg.face:
+        terms["face"] = identity_distance(
+            nets.embed, passes.driven, driver.image, scene.driver_landmarks
+        ).mean()
+    if cfg.eyes:
+        terms["eyes"] = eye_distance(
+            passes.driven, driver.image, scene.driver_landmarks, nets.vgg, vgg_weights
+        ).mean()
+    if cfg.transfer:
+        terms["transfer"] = weighted_l1(passes.posed, passes.acted, source.mask).mean()
+        if nets.vgg is not None:
+            terms["transfer"] += feature_distance(
+                nets.vgg, vgg_weights, posed, acted, scales=cfg.scales
+            ).mean()
+    if cfg.cross_identity:
+        terms["cross_identity"] = identity_distance(
+            nets.embed, passes.crossed, source.image, scene.crossed_landmarks,
+            scene.source_landmarks,
+        ).mean()  # fmt: skip
+    if cfg.contrastive:
+        z_d, z_o = passes.z_driver, other(passes.z_driver)
+        triples = ((passes.z_driven, z_d, z_o), (passes.z_crossed, z_o, z_d),
+                   (passes.z_turned, z_o, z_d))  # fmt: skip
+        each = [
+            disentangle.contrastive(
+                *triple, scale=cfg.contrastive_scale, margin=cfg.contrastive_margin
+            ).mean()
+            for triple in triples
+        ]
+        terms["contrastive"] = jnp.stack(each).mean()
+    if cfg.mismatch:
+        terms["mismatch"] = disentangle.mismatch(
+            passes.z_source, passes.z_driver, scene.expressions_differ, margin=cfg.mismatch_margin
+        ).mean()
+    if cfg.canonical:
+        terms["canonical"] = disentangle.canonical_distance(
+            passes.canonical_source, passes.canonical_driver
+        ).mean()
+    return terms
+
+
+class VolumetricTask:
+    """The full stage 1 for ``train.loop.run``."""
+
+    def __init__(self, cfg: VolumetricTrainConfig):
+        self.cfg = cfg
+        if cfg.data.size != cfg.model.size:
+            raise UserError(f"data.size {cfg.data.size} must equal model.size {cfg.model.size}")
+        if cfg.batch < 2:
+            raise UserError("batch must be at least 2: every pair needs another person's pair")
+        if cfg.data.folder == "example" and not cfg.head:
+            head = example_head()
+        else:
+            head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
+        self.classes = heads.size_classes(head)
+        self.model = VolumetricAutoencoder(cfg.model)
+        self.discriminator = Discriminator(cfg.discriminator)
+        self.pairs = FacePairs(cfg.data)
+        self.tx = make_optimizer(cfg.optim)
+        self.discriminator_tx = make_optimizer(cfg.discriminator_optim)
+        vgg, vgg_weights, embed = None, None, None
+        if cfg.loss.perceptual:
+            from vasa_jax.losses.perceptual import load_vgg16
+
+            vgg, vgg_weights = load_vgg16()
+        if cfg.loss.face or cfg.loss.cross_identity:
+            from vasa_jax.face.recognition import load_mobileface
+
+            embed = load_mobileface()
+        self.nets = FeatureNets(vgg, embed)
+        self.constants = Constants(jax.tree.map(jnp.asarray, head), vgg_weights)
+
+    def init(self, key: jax.Array) -> TrainState:
+        judge = jax.random.fold_in(key, 1)
+        n = self.cfg.model.size
+        variables: Any = jax.jit(self.discriminator.init)(quick_key(judge), jnp.zeros((1, n, n, 3)))
+        judging = {
+            "params": variables["params"],
+            "opt_state": self.discriminator_tx.init(variables["params"]),
+        }
+        return TrainState.create(
+            self.model.init(key), self.tx, key, extra={"discriminator": judging}
+        )
+
+    def initial_params(self, params: Any) -> Any:
+        return initial_weights(self.cfg.initial, "face", params)
+
+    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        return self.pairs.batches(self.cfg.seed, start_step, self.cfg.batch)
+
+    def step(self, state: TrainState, batch: Any, key: jax.Array):
+        return self._step(state, batch, key, self.constants)
+
+    def scene(self, head: Head, batch: Any) -> Scene:
+        """Everything of a batch (uint8 pictures, fits) that has no parameters."""
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return jax.lax.stop_gradient(self._scene(head, batch))
+
+    def _scene(self, head: Head, batch: Any) -> Scene:
+        c, n = self.cfg.loss, self.cfg.model.size
+        identity = batch["identity"]
+
+        def points(placed: jax.Array) -> jax.Array:
+            return (heads.landmarks(head, placed)[:, :2] + 1.0) * (n / 2)
+
+        def frame(row):
+            placed = heads.place_fit(head, *row)
+            mask = raster.silhouette(
+                head, placed, size=n, classes=self.classes, margin=c.foreground_margin
+            )
+            return mask[..., None], pose_vector(row[1], row[2]), points(placed)
+
+        def side(name: str) -> tuple[Frames, jax.Array]:
+            image = batch[name].astype(jnp.float32) / 127.5 - 1.0
+            motion, placement = batch[f"{name}_motion"], batch[f"{name}_placement"]
+            mask, pose, landmarks = jax.lax.map(frame, (identity, motion, placement))
+            face = self.model.aligned_faces(image, pose)
+            return Frames(image, mask, pose, face), landmarks
+
+        source, source_landmarks = side("source")
+        driver, driver_landmarks = side("target")
+        crossed = jax.lax.map(
+            lambda row: points(heads.place_fit(head, *row)),
+            (identity, other(batch["target_motion"]), other(batch["target_placement"])),
+        )
+        change = jnp.abs(batch["source_motion"] - batch["target_motion"])[:, EXPRESSION].max(-1)
+        differ = (change > c.expression_change).astype(jnp.float32)
+        return Scene(source, driver, driver_landmarks, source_landmarks, crossed, differ)
+
+    def weights(self, step: jax.Array) -> dict[str, jax.Array]:
+        """Weight of each term at an update; 0 before the term begins."""
+        c, steps = self.cfg.loss, self.cfg.optim.steps
+        start = {
+            "contrastive": c.mixing_start, "cross_identity": c.mixing_start,
+            "transfer": c.transfer_start,
+        }  # fmt: skip
+        names = (
+            "perceptual", "l1", "face", "eyes", "adversarial", "feature_matching", "contrastive",
+            "mismatch", "canonical", "transfer", "cross_identity",
+        )  # fmt: skip
+        return {
+            name: jnp.where(step >= start.get(name, 0.0) * steps, getattr(c, name), 0.0)
+            for name in names
+        }
+
+    def generator_loss(
+        self, params: Any, judge: Any, scene: Scene, step: jax.Array, key: jax.Array, vgg: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
+        """Weighted sum, its terms, and the driven pictures on their foreground."""
+        passes = render_passes(self.model, params, scene.source, scene.driver, key)
+        terms = generator_terms(self.cfg.loss, self.nets, vgg, scene, passes)
+        fake = on_foreground(passes.driven, scene.driver.mask)
+        if self.cfg.loss.adversarial or self.cfg.loss.feature_matching:
+            real = on_foreground(scene.driver.image, scene.driver.mask)
+            seen: Any = self.discriminator.apply({"params": judge}, fake)
+            true: Any = self.discriminator.apply({"params": judge}, real)
+            terms["adversarial"] = adversarial.generator_hinge(seen.scores)
+            terms["feature_matching"] = adversarial.feature_matching(seen.features, true.features)
+        weight = self.weights(step)
+        total = jnp.stack([weight[name] * value for name, value in terms.items()]).sum()
+        return total, (terms, fake)
+
+    def discriminator_loss(self, judge: Any, fake: jax.Array, scene: Scene) -> jax.Array:
+        """Hinge between the drivers and constants that the generator made."""
+        real = on_foreground(scene.driver.image, scene.driver.mask)
+        of_real: Any = self.discriminator.apply({"params": judge}, real)
+        of_fake: Any = self.discriminator.apply({"params": judge}, jax.lax.stop_gradient(fake))
+        return adversarial.discriminator_hinge(of_real.scores, of_fake.scores)
+
+    def update(self, state: TrainState, batch: Any, key: jax.Array, constants: Constants):
+        """One step of the generator, then one of the discriminator on the same pictures."""
+        key_look, key_nets = jax.random.split(key)
+        scene = self.scene(constants.head, batch)
+        hidden = disguise(self.cfg.disguise, scene.driver.face, key_look)
+        scene = scene._replace(driver=scene.driver._replace(face=hidden))
+        judge = state.extra["discriminator"]
+        (loss, (terms, fake)), grads = jax.value_and_grad(self.generator_loss, has_aux=True)(
+            state.params, judge["params"], scene, state.step, key_nets, constants.vgg
+        )
+        step = state.step
+        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
+        metrics = {"loss": loss, **terms, **metrics}
+        if self.cfg.loss.adversarial or self.cfg.loss.feature_matching:
+            judged, judge_grads = jax.value_and_grad(self.discriminator_loss)(
+                judge["params"], fake, scene
+            )
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
+                updates, opt_state = self.discriminator_tx.update(
+                    judge_grads, judge["opt_state"], judge["params"]
+                )
+            judge = {
+                "params": optax.apply_updates(judge["params"], updates), "opt_state": opt_state,
+            }  # fmt: skip
+            state = dataclasses.replace(state, extra={**state.extra, "discriminator": judge})
+            metrics["discriminator"] = judged
+            metrics["discriminator_lr"] = learning_rate(self.cfg.discriminator_optim, step)
+        return state, metrics
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def _step(self, state: TrainState, batch: Any, key: jax.Array, constants: Constants):
+        return self.update(state, batch, key, constants)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _judge(self, params: Any, batch: Any, head: Head):
+        scene = self.scene(head, batch)
+        driven, _ = render_driven(self.model, params, scene.source, scene.driver)
+        mask = scene.driver.mask
+
+        def psnr(image: jax.Array) -> jax.Array:
+            square = (jnp.square(image - scene.driver.image) * mask).sum((1, 2, 3))
+            mean = square / jnp.maximum(3.0 * mask.sum((1, 2, 3)), 1.0)
+            return 10.0 * jnp.log10(4.0 / jnp.maximum(mean, 1e-6)).mean()
+
+        # The source beside it: what copying the portrait would score.
+        scores = {"psnr": psnr(driven), "source_psnr": psnr(scene.source.image)}
+        return scores, to_uint8(on_foreground(driven, mask))
+
+    def _held_out(self) -> list[dict[str, np.ndarray]]:
+        pairs = FacePairs(dataclasses.replace(self.cfg.data, self_pairs=0.0), held_out=True)
+        rows = pairs.batches(1234, 0, min(self.cfg.batch, 4))
+        return [next(rows) for _ in range(3)]
+
+    def evaluate(self, state: TrainState) -> dict[str, Any]:
+        """Foreground PSNR on held-out people beside that of the unmoved portrait."""
+        scores = [self._judge(state.ema, b, self.constants.head)[0] for b in self._held_out()]
+        return {k: np.mean([np.asarray(s[k]) for s in scores]) for k in scores[0]}
+
+    def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
+        """Rows: source, rendered, driver."""
+        b = self._held_out()[0]
+        _, image = self._judge(state.ema, b, self.constants.head)
+        rows = [np.concatenate(list(np.asarray(x)), 1) for x in (b["source"], image, b["target"])]
+        return {"pairs": np.concatenate(rows, 0)}
