@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--frame", choices=("full", "crop"), default="full")
     parser.add_argument("--hop", default="2")
     parser.add_argument("--ahead", default="1")
-    parser.add_argument("--steps", default="8")
+    parser.add_argument("--steps", help="of the full model; default: the student's")
     parser.add_argument("--name", default="page", help="first word of the card's file name")
     parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
     args = parser.parse_args()
@@ -45,7 +45,7 @@ def main() -> int:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--release",
                args.release, "--hop", args.hop, "--ahead", args.ahead,
-               "--steps", args.steps]  # fmt: skip
+               *(["--steps", args.steps] if args.steps else [])]  # fmt: skip
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -184,8 +184,8 @@ class Bench:
             "release": self.release.sha256, "run_step": self.run_step,
             **({} if self.student_step is None else {"student_step": self.student_step}),
             "motion": str(a.motion), "recordings": [p.name for p in a.speech],
-            "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "ahead": a.ahead, "seed": a.seed,
-            "cores": a.cores,
+            "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "ahead": a.ahead,
+            "seed": a.seed, "cores": a.cores,
         }  # fmt: skip
 
     def _landmarks(self, motion_54: jax.Array) -> jax.Array:

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--session-minutes", type=float, default=30.0, metavar="M")
     parser.add_argument("--hop", type=int, default=2, help="frames made at once (2)")
     parser.add_argument("--ahead", type=int, default=1, help="frames of sound waited for (1)")
-    parser.add_argument("--steps", type=int, default=8, help="of the sampler (8)")
+    parser.add_argument(
+        "--steps", type=int, help="of the full model's sampler (the release's quickest way)"
+    )
     parser.add_argument("--origin", action="append", default=[], help="other site that may connect")
     parser.add_argument("--certificate", metavar="PEM", help="for https, with --key")
     parser.add_argument("--key", metavar="PEM")
@@ -46,8 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until interrupted; what can be refused is refused before the weights load."""
     for name, low, high in (("hop", 1, 25), ("ahead", 0, 25), ("steps", 1, 1000)):
-        if not low <= getattr(args, name) <= high:
-            raise UserError(f"--{name}: {getattr(args, name)} is outside {low} to {high}")
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name}: {value} is outside {low} to {high}")
     if args.max_sessions is not None and not 1 <= args.max_sessions <= 256:
         raise UserError(f"--max-sessions: {args.max_sessions} is outside 1 to 256")
     if bool(args.certificate) != bool(args.key):

@@ -282,10 +282,10 @@ class MotionWindows:
                 continue
             offset = cfg.lead_frames + (r % per) * w
             length = int(len(clip.motion) / speed)
-            index = np.arange(start, start + k + w)
-            inside = (index >= 0) & (index < length)
+            frames = np.arange(start, start + k + w)
+            inside = (frames >= 0) & (frames < length)
             # Frame i shows the middle of its 40 ms.
-            at = np.clip((index + 0.5) * speed - 0.5, 0, len(clip.motion) - 1)
+            at = np.clip((frames + 0.5) * speed - 0.5, 0, len(clip.motion) - 1)
             safe = np.round(at).astype(int)
             heard = np.arange(start, start + k + w + ahead)
             out["features"].append(feats[r // per, offset : offset + k + w + ahead])

@@ -53,7 +53,8 @@ def to_canonical(
     posed_BZYXC: jax.Array, view_from_canonical_B34: jax.Array, offset_BZYX3: jax.Array
 ) -> jax.Array:
     """Source to canonical by two samplings, never one of summed grids: rigid, then non-rigid."""
-    shape = posed_BZYXC.shape[1:4]
+    _, z, y, x, _ = posed_BZYXC.shape
+    shape = (z, y, x)
     upright = sample_volumes(posed_BZYXC, rigid_grid(view_from_canonical_B34, shape))
     return sample_volumes(upright, volume_grid(*shape)[None] + offset_BZYX3)
 
@@ -62,7 +63,8 @@ def from_canonical(
     volume_BZYXC: jax.Array, canonical_from_view_B34: jax.Array, offset_BZYX3: jax.Array
 ) -> jax.Array:
     """Canonical to driver, the reverse order: non-rigid, then rigid."""
-    shape = volume_BZYXC.shape[1:4]
+    _, z, y, x, _ = volume_BZYXC.shape
+    shape = (z, y, x)
     moved = sample_volumes(volume_BZYXC, volume_grid(*shape)[None] + offset_BZYX3)
     return sample_volumes(moved, rigid_grid(canonical_from_view_B34, shape))
 

@@ -1,7 +1,8 @@
 """Blinks where the motion model leaves the eyes open for too long.
 
 The lite motion model generates 6 to 12 blinks a minute; people who talk blink about 20 times (17 at
-rest to 26 in conversation, Bentivoglio et al. 1997). Missing ones are added as a renewal process: whenever the lids stayed open for a drawn interval, one blink with the
+rest to 26 in conversation, Bentivoglio et al. 1997). Missing ones are
+added as a renewal process: whenever the lids stayed open for a drawn interval, one blink with the
 usual fast closing and slower opening. Blinks of the model itself stay and restart the interval.
 """
 

@@ -25,7 +25,7 @@ class LiveConfig:
 
     hop: int = 2  # frames per step
     ahead: int | None = 1  # frames of sound waited for after a hop; None: all the model can use
-    steps: int = 8  # of the sampler
+    steps: int | None = None  # of the full model's sampler; None: the release's quickest way
     places: int = 1  # streams at the same time
 
     gap_ms: float = 160.0  # sound missing for this long becomes silence
@@ -41,18 +41,20 @@ class LiveEngine:
     def __init__(self, engine: Engine, cfg: LiveConfig | None = None):
         self.cfg = cfg = cfg or LiveConfig()
         self.engine = engine
-        defaults = engine.defaults
+        quick = cfg.steps is None
+        params = engine.quick_params if quick else engine.motion_params
+        defaults = engine.quick_defaults if quick else engine.defaults
         scales = {n: float(s) for n, s in defaults.guidance.items() if s and n == "audio"}
         self.rolling = RollingConfig(
             hop=cfg.hop,
             ahead=cfg.ahead,
             sampler=defaults.sampler,
-            steps=cfg.steps,
+            steps=cfg.steps or defaults.steps,
             grid=defaults.grid,
             guided=tuple(scales),
             temperature=defaults.temperature,
         )
-        self.motion = LiveMotion(engine, self.rolling, scales, cfg.places)
+        self.motion = LiveMotion(engine, params, self.rolling, scales, cfg.places)
         self._stepper = concurrent.futures.ThreadPoolExecutor(1, "live-motion")
         self.renderers = concurrent.futures.ThreadPoolExecutor(RENDER_THREADS, "live-render")
 

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,11 +85,13 @@ class _Request:
 class LiveMotion:
     """``places`` streams of one engine's motion model."""
 
-    def __init__(self, engine: Engine, cfg: RollingConfig, scales: dict[str, float], places: int):
+    def __init__(
+        self, engine: Engine, params: Any, cfg: RollingConfig, scales: dict[str, float], places: int
+    ):
         self.model, self.cfg = engine.motion_config, cfg
         self.places = places
         self.frames = cfg.hop + cfg.lookahead(self.model)  # of sound that a hop needs
-        self._params, self._stats = engine.motion_params, engine.stats
+        self._params, self._stats = params, engine.stats
         self._scales = rolling.guidance_scales(cfg, places, scales)
         self._state = self._new_state()
         self._lock = threading.Lock()
