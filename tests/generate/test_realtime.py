@@ -150,6 +150,31 @@ def test_interruption_is_silence_from_the_next_hop_on(talker):
     assert got[-1].index == 23  # the face goes on
 
 
+def test_who_takes_a_place_while_its_last_hop_is_made_starts_afresh(talker):
+    """A stream leaves and another comes in the middle of the step that serves the first."""
+    live = realtime.live_engine(talker.engine, dataclasses.replace(LIVE, places=1))
+    motion, said = live.motion, speech(3)[: 640 * live.motion.frames].reshape(-1, 640)
+    valid, free = np.ones(motion.frames, bool), Controls.none(motion.frames)
+
+    def hop(place, heard):
+        return live.ask(place, heard, said, valid, free).result()
+
+    place = motion.open(7)
+    expected = hop(place, Heard(motion.model)).motion
+    motion.close(place)
+
+    class Leaving(Heard):
+        def features(self, samples):
+            motion.close(place)
+            assert motion.open(7) == place
+            return super().features(samples)
+
+    place = motion.open(1)
+    hop(place, Leaving(motion.model))
+    np.testing.assert_array_equal(hop(place, Heard(motion.model)).motion, expected)
+    motion.close(place)
+
+
 def test_what_was_heard_ahead_can_be_forgotten(talker):
     model = talker.engine.motion_config
     said, other = speech(5).reshape(5, 640), speech(5, seed=1).reshape(5, 640)

@@ -218,10 +218,11 @@ def test_an_error_in_the_batches_comes_out(tmp_path):
 
 
 def test_prefetch_keeps_order_and_its_thread_ends():
-    count = threading.active_count()
+    before = set(threading.enumerate())
     with Prefetch(iter(range(100)), size=3) as items:
         assert [next(items) for _ in range(10)] == list(range(10))
-    assert threading.active_count() == count
+        assert set(threading.enumerate()) - before
+    assert not set(threading.enumerate()) - before
 
 
 def test_the_trainer_imports_without_media_or_data_libraries():

@@ -151,13 +151,19 @@ class LiveMotion:
     def run_waiting(self) -> None:
         """Makes all hops that wait, together; called in the one thread that steps."""
         with self._lock:
-            requests, self._waiting = self._waiting, []
-        requests = [r for r in requests if r.future.set_running_or_notify_cancel()]
+            waiting, self._waiting = self._waiting, []
+            requests = [r for r in waiting if r.future.set_running_or_notify_cancel()]
+            taking = np.zeros(self.places, bool)
+            taking[[r.place for r in requests if not r.skip]] = True
+            # From here on a place may be closed and opened again: the newcomer's reset is left to
+            # its own first hop, not spent on the hop that is being made for its predecessor.
+            reset, self._fresh = self._fresh & taking, self._fresh & ~taking
+            seeds = self._seeds.copy()
         if not requests:
             return
         began = time.perf_counter()
         try:
-            made = self._step(requests)
+            made = self._step(requests, taking, reset, seeds)
         except BaseException as error:  # each stream learns what went wrong
             self._state = self._new_state()  # the old one may have been given away
             with self._lock:
@@ -169,11 +175,12 @@ class LiveMotion:
         for r in requests:
             r.future.set_result(Hop(made[r.place], ms, len(requests)))
 
-    def _step(self, requests: list[_Request]) -> np.ndarray:
+    def _step(
+        self, requests: list[_Request], active: np.ndarray, reset: np.ndarray, seeds: np.ndarray
+    ) -> np.ndarray:
         hop, places = self.cfg.hop, self.places
         features, valid = self._rest.copy(), np.ones((places, self.frames), bool)
         controls = Controls(*(np.array(x) for x in Controls.none(places, self.frames)))
-        active = np.zeros(places, bool)
         for r in requests:
             if r.samples.shape != (self.frames, SAMPLES_PER_FRAME):
                 raise ValueError(f"a hop takes {self.frames} frames of sound")
@@ -182,12 +189,8 @@ class LiveMotion:
             valid[r.place] = r.valid
             for rows, row in zip(controls, r.controls, strict=True):
                 rows[r.place] = row
-            active[r.place] = not r.skip
         if not active.any():
             return np.zeros((places, hop, self._state.past_motion.shape[-1]), np.float32)
-        with self._lock:
-            reset, self._fresh = self._fresh & active, self._fresh & ~active
-            seeds = self._seeds.copy()
         self._state, motion = rolling.live_step(
             self._params, self.model, self.cfg, self._state, features, valid, controls,
             self._scales, active_B=active, reset_B=reset, seed_B=seeds,
