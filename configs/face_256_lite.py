@@ -1,6 +1,7 @@
 """Stage 1, lite: the face autoencoder of the bundled release, 256 px.
 
-Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --head facekit.npz
+Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --size 512 \
+             --head facekit.npz
          python tools/make_head.py facekit.npz FACES/head.npz --stills STILLS
          python -m vasa_jax.data.faces FACES --head FACES/head.npz --stills STILLS \
              --portraits PHOTOGRAPHS --video CLIPS

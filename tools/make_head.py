@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from vasa_jax.core.types import EXPRESSION_NAMES
-from vasa_jax.face.head import GROUPS, SIZE_CLASSES_CM, triangle_extent
+from vasa_jax.data.mesh_head import LID_PAIRS
+from vasa_jax.face.head import GROUPS, LIDS_SHUT_CM, SIZE_CLASSES_CM, triangle_extent
 
 LOOK = (
     "eyeLookUp_L", "eyeLookUp_R", "eyeLookDown_L", "eyeLookDown_R", "eyeLookIn_L", "eyeLookIn_R",
@@ -229,6 +230,15 @@ def main() -> None:
     base = v0[seeds].copy()
     # Reduced gums and teeth would cut into each other: gums sit behind.
     base[vg == GROUPS.index("gums_tongue"), 2] -= 0.25
+    pairs = lm68[np.array(LID_PAIRS)]  # (2, 2, 2) of the mesh; here the nearest that were kept
+    skin = np.flatnonzero(vg == 0)
+    lids = skin[np.linalg.norm(v0[seeds[skin]] - v0[pairs][..., None, :], axis=-1).argmin(-1)]
+    # They are near the places that meet, not at them: how far apart they are when those do.
+    blink = sum(expression[names.index(f"eyeBlink_{side}")] for side in "LR")
+    gap, travel = (x[pairs[..., 0], 1] - x[pairs[..., 1], 1] for x in (v0, -blink))
+    shut = v0 + ((gap - LIDS_SHUT_CM) / travel)[..., None, None] * blink  # (2, 2, V, 3)
+    kept = np.take_along_axis(shut[..., 1], seeds[lids], -1)
+    lids_shut = (kept[..., 0] - kept[..., 1]).astype(np.float32)
     y = v0[seeds][:, 1]
     s = np.clip((y + 15.5) / 7.0, 0, 1)
     arrays = dict(
@@ -243,6 +253,7 @@ def main() -> None:
         landmark_vertices=np.zeros((478, 6), np.int32),
         landmark_weights=np.full((478, 6), 1 / 6, np.float32),
         landmark_trust=np.zeros(478, np.float32),
+        lids=lids.astype(np.int32), lids_shut=lids_shut,
         source_vertex=seeds.astype(np.int32),
     )  # fmt: skip
     print(f"{len(seeds)} vertices, {len(t)} triangles, size classes {np.bincount(size_class)}")

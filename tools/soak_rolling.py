@@ -41,9 +41,12 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=10.0, help="of simulated time (10)")
     parser.add_argument("--release", default="lite")
     parser.add_argument("--hop", type=int, default=48, help="frames per step (48)")
-    parser.add_argument("--steps", type=int, default=4, help="of the sampler (4)")
-    parser.add_argument("--sampler", default="ddim_lids")
-    parser.add_argument("--guided", nargs="*", default=["audio"], metavar="CONDITION")
+    parser.add_argument(
+        "--steps", type=int, help="of the full model; the release's quickest way when not given"
+    )
+    parser.add_argument("--sampler", help="of the full model, with --steps")
+    parser.add_argument("--guided", nargs="*", metavar="CONDITION", help="as the release does")
+    parser.add_argument("--seed", type=int, default=0, help="of the stream's noise (0)")
     parser.add_argument("--block", type=float, default=300.0, help="seconds per block (300)")
     parser.add_argument("--blocks-per-hour", type=int, default=12, help="12; fewer for a trial")
     parser.add_argument("--wall-minutes", type=float, default=0.0, help="stop then (0: never)")
@@ -64,12 +67,10 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     import vasa_jax
     from vasa_jax.audio import features as audio_features
     from vasa_jax.checkpoint.release import load_release
-    from vasa_jax.core.config import from_json
     from vasa_jax.core.types import FPS, SAMPLES_PER_FRAME
     from vasa_jax.generate import rolling
-    from vasa_jax.generate.model import MotionModelConfig
+    from vasa_jax.generate.talker import Engine
     from vasa_jax.io.audio import read_audio
-    from vasa_jax.motion.latents import MotionStats
 
     compilations = [0]
 
@@ -79,15 +80,19 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     jax.monitoring.register_event_duration_secs_listener(listen)
 
     release = load_release(args.release)
-    table = release.config["motion"]
-    model = from_json(MotionModelConfig, table.get("model", table))
-    numbers: Any = release.stats
-    while "names" not in numbers:
-        numbers = numbers["motion"]
-    stats = MotionStats.from_json(numbers)
-    params = jax.device_put(release.params["motion"])
+    engine = Engine(release)
+    model, stats = engine.motion_config, engine.stats
+    quick = args.steps is None
+    defaults = engine.quick_defaults if quick else engine.defaults
+    params = jax.device_put(engine.quick_params if quick else engine.motion_params)
+    guided = tuple(n for n, scale in defaults.guidance.items() if scale)
     cfg = rolling.RollingConfig(
-        hop=args.hop, sampler=args.sampler, steps=args.steps, guided=tuple(args.guided)
+        hop=args.hop,
+        sampler=args.sampler or defaults.sampler,
+        steps=args.steps or defaults.steps,
+        grid=defaults.grid,
+        temperature=defaults.temperature,
+        guided=guided if args.guided is None else tuple(args.guided),
     )
     ahead, hop = cfg.lookahead(model), cfg.hop
     hops_per_block = round(args.block * FPS / hop)
@@ -110,7 +115,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     # The first frames that look ahead; everything later comes a hop at a time.
     heard, tail = hear(heard, samples(0, ahead))
     tail = np.asarray(tail)
-    state = rolling.init_state(model, np.asarray([0]))
+    state = rolling.init_state(model, np.asarray([args.seed]))
     valid = np.ones((1, hop + ahead), bool)
     active, reset = np.ones(1, bool), np.zeros(1, bool)
     denormalize = jax.jit(stats.denormalize)
@@ -121,9 +126,8 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
         audio = np.concatenate([tail, np.asarray(new)], axis=1)
         index = np.arange(n * hop, (n + 1) * hop + ahead) % frames
         wishes = type(controls)(*(x[None, index] for x in controls))
-        scales = rolling.guidance_scales(
-            cfg, 1, dict.fromkeys(cfg.guided, float(scale_of[n % hops_per_block]))
-        )
+        scale = float(scale_of[n % hops_per_block])
+        scales = rolling.guidance_scales(cfg, 1, dict.fromkeys(cfg.guided, scale))
         state, motion = rolling.live_step(
             params, model, cfg, state, audio, valid, wishes, scales,
             active_B=active, reset_B=reset,
@@ -173,7 +177,9 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "release": {"name": release.name, "sha256": release.sha256},
         "rolling": {
-            "hop": hop, "steps": cfg.steps, "sampler": cfg.sampler, "guided": list(cfg.guided),
+            "weights": "student" if quick and engine.quick_params is not engine.motion_params
+            else "motion", "hop": hop, "steps": cfg.steps, "sampler": cfg.sampler,
+            "temperature": cfg.temperature, "seed": args.seed, "guided": list(cfg.guided),
         },
         "simulated_hours": done * hop / FPS / 3600,
         "steps_run": done,

@@ -88,6 +88,49 @@ def test_fit_recovers_pose_and_mouth_of_a_projected_head(head):
     assert abs(found.motion[MOTION_INDEX["eyeBlink_L"]] - 0.5) < 0.25
 
 
+def test_half_a_blink_halves_the_gap_and_a_whole_one_shuts_anybodys_eyes(head):
+    rng = np.random.default_rng(0)
+    upper, lower = np.moveaxis(np.asarray(head.lids), -1, 0)
+    shut = np.asarray(head.lids_shut)
+    for raised in (0.0, 0.5):
+        neutral, centers = heads.person(head, jnp.asarray(rng.normal(size=50).astype(np.float32)))
+        looking_up = jnp.array([0.0, 0.3 if raised else 0.0])
+
+        def gap(blink, neutral=neutral, centers=centers, raised=raised, eye=looking_up):
+            both = motion(eyeBlink_L=blink, eyeBlink_R=blink, eyeWide_L=raised, eyeWide_R=raised)[
+                EXPRESSION
+            ]
+            y = np.asarray(heads.deform(head, neutral, centers, both, eye))[:, 1]
+            return y[upper] - y[lower] - shut
+
+        assert gap(0.0).min() > 0.4
+        np.testing.assert_allclose(gap(0.5), 0.5 * gap(0.0), atol=1e-4)
+        np.testing.assert_allclose(gap(1.0), 0.0, atol=1e-4)
+
+
+def test_what_the_head_model_does_not_know_of_a_face_becomes_its_shape(head):
+    """Lids that lie a little higher than any identity would have them, seen from the side."""
+    placement = jnp.asarray(PLACEMENT)
+    lids = np.unique(np.asarray(fit.LIDS))
+    neutral, centers = heads.person(head, jnp.zeros(head.identity.shape[0]))
+    pose = heads.absolute_pose(jnp.asarray(motion(yaw=0.2)), placement)
+    higher = np.zeros((468, 3), np.float32)
+    higher[lids, 1] = 0.1
+    spread = fit._spread(head) @ higher
+    near = np.asarray(head.eye) == 0
+    assert 0.06 < spread[near, 1].max() < 0.12 and not spread[~near].any()
+    seen = heads.landmarks(head, heads.place_head(head, neutral + spread, centers, pose))
+    found = fit.fit_portrait(head, (np.asarray(seen)[:, :2] + 1) / 2)
+
+    def error(shape):
+        neutral, centers = heads.person(head, jnp.asarray(found.identity))
+        own = heads.absolute_pose(jnp.asarray(found.motion), jnp.asarray(found.placement))
+        p = heads.landmarks(head, heads.place_head(head, neutral + shape, centers, own))
+        return np.linalg.norm(np.asarray(p - seen)[lids, :2], axis=-1).mean()
+
+    assert error(found.shape) < 0.4 * error(0.0)
+
+
 def test_sequence_fit_follows_a_mouth_that_opens(head):
     jaw = np.linspace(0, 0.5, 6, dtype=np.float32)
     frames = np.stack([project(head, motion(jawOpen=j, yaw=0.05)) for j in jaw])

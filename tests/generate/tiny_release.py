@@ -17,6 +17,7 @@ from vasa_jax.core.types import EXPRESSION_NAMES
 from vasa_jax.face import align
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
 from vasa_jax.face.finder import FaceFinder
+from vasa_jax.face.fit import LID_PAIRS
 from vasa_jax.face.head import Head
 from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.motion.latents import MotionStats
@@ -71,6 +72,8 @@ def tiny_head() -> Head:
         landmark_vertices=np.repeat(np.arange(v, dtype=np.int32)[:, None], 6, 1),
         landmark_weights=np.eye(6, dtype=np.float32)[np.zeros(v, int)],
         landmark_trust=np.ones(v, np.float32),
+        lids=np.array(LID_PAIRS, np.int32),
+        lids_shut=np.zeros((2, 2), np.float32),
     )
 
 

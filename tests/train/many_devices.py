@@ -79,7 +79,7 @@ def train_together(
 
 
 def config(name: str) -> Any:
-    """The tasks by name: the toy in both forms, and the real motion task, very small."""
+    """The tasks by name: the toy in both forms, and the real ones, very small."""
     from tests.train.toy_task import ToyConfig
     from vasa_jax.train.loop import LoopConfig
     from vasa_jax.train.optim import OptimConfig
@@ -105,6 +105,14 @@ def config(name: str) -> Any:
             optim=OptimConfig(lr=3e-3, steps=6, warmup=1),
             loop=dataclasses.replace(quiet, evaluate_every=3),
         )
+    if name in ("face", "volumetric"):
+        from tests.face.tiny_volumetric import TINY
+        from vasa_jax.core.config import load_config
+
+        lite = name == "face"
+        smoke = load_config(f"configs/{'face_256_lite' if lite else 'face_512'}.py:smoke")
+        model = smoke.model if lite else TINY
+        return dataclasses.replace(smoke, model=model, batch=4, loop=quiet)
     raise KeyError(name)
 
 

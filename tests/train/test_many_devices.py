@@ -133,3 +133,14 @@ def test_the_motion_model_trains_alike_on_four_devices(motion, tmp_path, fsdp):
         for folder in (tmp_path / "four", motion)
     ]
     np.testing.assert_allclose(*evaluations, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["face", "volumetric"])
+def test_faces_train_alike_on_one_device_and_on_four(task, tmp_path):
+    settings = {"loop__mesh__fsdp": 2, "loop__mesh__whole_below": 100}
+    finish(start([job(task, tmp_path / "one", 3)], devices=1))
+    finish(start([job(task, tmp_path / "four", 3, **settings)], devices=4))
+    np.testing.assert_allclose(losses(tmp_path / "four"), losses(tmp_path / "one"), rtol=5e-4)
+    part, whole = (event(tmp_path / n, "compiled")["params"] for n in ("four", "one"))
+    assert part < 0.6 * whole

@@ -1,9 +1,9 @@
 """Stage-1 examples: pairs of pictures of one person with their place in the head model.
 
 A *face file* (.npz) holds one person in one crop: ``images`` (F, 256, 256, 3) uint8, ``motion``
-(F, 54) absolute with zero translation, ``placement`` (F, 3), ``identity`` (I,), and
-``target`` (F,) bool: whether the picture may be asked for (pictures that we warped ourselves may
-only be the source). Three makers, one format:
+(F, 54) absolute with zero translation, ``placement`` (F, 3), ``identity`` (I,), ``shape`` (V, 3)
+cm as in ``FaceFit``, and ``target`` (F,) bool: whether the picture may be asked for (pictures that
+we warped ourselves may only be the source). Three makers, one format:
 
 * ``from_stills``: rendered people (``vasa_jax.data.synthetic stills``), exact geometry;
 * ``from_video``: a real clip, tracked and fitted;
@@ -25,9 +25,14 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
+from vasa_jax.face.fit import LID_PAIRS
 from vasa_jax.face.head import Head
 
+FORMAT = 2  # of face files; named in caches of them
 SIZE = 256  # px of a face file unless made with another --size
+BLINKS_KEPT = 4  # frames of a clip with shut eyes
+FIT_OF_SHUT = 0.62  # what landmarks of shut eyes are fitted with; detectors see them half open
+SHUT_SHARE = 0.6  # of the usual distance between the lids; a detector never sees it at zero
 EXAMPLE_PORTRAIT = Path(__file__).parents[1] / "assets" / "example" / "portrait.png"
 
 
@@ -75,21 +80,33 @@ def placement_of(head: Head, identity: np.ndarray, motion: np.ndarray, screen_V2
     return np.array([*(my - s * mp), s], np.float32)
 
 
-def from_stills(head: Head, source_vertex: np.ndarray, path: Path, out: Path) -> None:
-    """Converts one file of rendered stills."""
+def from_stills(
+    head: Head, source_vertex: np.ndarray, path: Path, out: Path, *, size: int = SIZE
+) -> None:
+    """Converts one file of rendered stills; all are cut by the crop of the first, the portrait."""
+    import jax.numpy as jnp
+
+    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
+
     with np.load(path) as z:
-        images, motion, screen = z["images"], z["motion"].copy(), z["screen"]
+        images, motion, screen = z["images"], z["motion"].copy(), z["screen"].astype(np.float64)
         identity = z["identity"][: head.identity.shape[0]].astype(np.float32)
     motion[:, 3:7] = 0
+    side = images.shape[1]
+    placed = placement_of(head, identity, motion[0], screen[0][source_vertex])
+    vertices = heads.place_fit(head, *(jnp.asarray(x) for x in (identity, motion[0], placed)))
+    landmarks = (np.asarray(heads.landmarks(head, vertices))[:, :2] + 1) / 2 * side
+    crop = crop_from_landmarks(landmarks)
     placement = np.stack(
         [
-            placement_of(head, identity, m, s[source_vertex])
+            placement_of(head, identity, m, to_crop(s[source_vertex] * side, crop))
             for m, s in zip(motion, screen, strict=True)
         ]
     )
     write_face_file(
-        out, images=images, motion=motion, placement=placement, identity=identity,
-        target=np.ones(len(images), bool),
+        out, images=np.stack([extract(i, crop, size) for i in images]), motion=motion,
+        placement=placement, identity=identity, target=np.ones(len(images), bool),
+        shape=np.zeros(head.base.shape, np.float16),  # nothing is hidden from the head model
     )  # fmt: skip
 
 
@@ -155,7 +172,7 @@ def from_portrait(
     write_face_file(
         out, images=np.stack(images), motion=np.stack(absolute).astype(np.float32),
         placement=np.stack(placements).astype(np.float32), identity=fit.identity,
-        target=np.arange(copies + 1) == 0,
+        target=np.arange(copies + 1) == 0, shape=np.asarray(fit.shape, np.float16),
     )  # fmt: skip
     return True
 
@@ -163,7 +180,10 @@ def from_portrait(
 def from_video(
     head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 10, size: int = SIZE
 ) -> bool:
-    """Clip of one person -> face file with ``keep`` frames spread over mouth openings."""
+    """Clip of one person -> face file with ``keep`` frames spread over mouth openings.
+
+    Up to BLINKS_KEPT frames with shut lids come on top; any other choice would hardly have one.
+    """
     from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
     from vasa_jax.face.finder import FaceTracker
     from vasa_jax.face.fit import fit_portrait, fit_sequence
@@ -179,8 +199,11 @@ def from_video(
     gap = np.linalg.norm(local[:, 13, :2] - local[:, 14, :2], axis=-1)
     fit = fit_portrait(head, local[int(np.argmin(gap))])
     motion = fit_sequence(head, local, fit)
+    blinks = motion[:, EXPRESSION][:, list(heads.BLINKS)]
+    motion[:, [EXPRESSION.start + i for i in heads.BLINKS]] = (blinks / FIT_OF_SHUT).clip(0, 1)
     # Evenly spread over the ranking of mouth openings, so that open mouths are not rare.
     order = np.argsort(gap)[np.linspace(0, len(gap) - 1, keep).round().astype(int)]
+    order = np.concatenate([order, _shut_eyes(local)])
     images = np.stack([extract(frames[good[i]], crop, size) for i in order])
     placement = np.stack(
         [np.asarray(heads.move_placement(fit.placement, m), np.float32) for m in motion[order]]
@@ -189,9 +212,26 @@ def from_video(
     chosen[:, 3:7] = 0
     write_face_file(
         out, images=images, motion=chosen, placement=placement, identity=fit.identity,
-        target=np.ones(keep, bool),
+        target=np.ones(len(order), bool), shape=np.asarray(fit.shape, np.float16),
     )  # fmt: skip
     return True
+
+
+def _shut_eyes(landmarks_TL2: np.ndarray) -> np.ndarray:
+    """Frames of a clip whose lids are nearest to each other, where they are much nearer than usual.
+
+    At most BLINKS_KEPT, and no two of one moment.
+    """
+    upper, lower = np.array([p for eye in LID_PAIRS for p in eye]).T
+    gap = np.linalg.norm(landmarks_TL2[:, upper, :2] - landmarks_TL2[:, lower, :2], axis=-1)
+    gap = gap.max(1) / np.median(gap.max(1))
+    chosen: list[int] = []
+    for i in np.argsort(gap):
+        if gap[i] > SHUT_SHARE or len(chosen) == BLINKS_KEPT:
+            break
+        if all(abs(i - j) > 5 for j in chosen):
+            chosen.append(int(i))
+    return np.array(chosen, int)
 
 
 def example_head() -> Head:
@@ -201,19 +241,24 @@ def example_head() -> Head:
     return heads.head_from_arrays(load_release("lite").params["head"])
 
 
-def example_faces() -> Path:
-    """Face files of the bundled portrait alone, made once per user: for smoke runs and tests."""
+def example_faces(size: int = SIZE) -> Path:
+    """Face files of the bundled portrait alone, made once per user: for smoke runs and tests.
+
+    Those of ``SIZE`` px serve every size that divides it.
+    """
     import jax
 
     from vasa_jax.core.compile_cache import cache_dir
     from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
     from vasa_jax.io.image import read_image
 
-    root = (cache_dir() or Path(tempfile.mkdtemp())) / "example_faces"
+    size = SIZE if SIZE % size == 0 else size
+    name = f"example_faces_{FORMAT}_{size}"
+    root = (cache_dir() or Path(tempfile.mkdtemp())) / name
     out = root / "portraits" / "example.npz"
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        model = FaceAutoencoder(FaceConfig(), example_head())
+        model = FaceAutoencoder(FaceConfig(size=size), example_head())
         params = model.init(jax.random.key(0))
         if not from_portrait(model, params, read_image(EXAMPLE_PORTRAIT), out):
             raise UserError("the bundled portrait was not recognised as a face; reinstall vasa-jax")
@@ -226,7 +271,7 @@ class FacePairs:
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
         self.sources: list[tuple[float, list[Path]]] = []
-        root = example_faces() if cfg.folder == "example" else faces_folder(cfg)
+        root = example_faces(cfg.size) if cfg.folder == "example" else faces_folder(cfg)
         for name, share in cfg.shares:
             files = sorted((root / name).glob("*.npz"))
             split = len(files) - cfg.held_out
@@ -284,11 +329,16 @@ class FacePairs:
                 image = image.reshape(c.size, k, c.size, k, 3).mean((1, 3)).astype(np.uint8)
             return np.stack([table[image[..., k], k] for k in range(3)], -1)
 
+        if "shape" not in f:
+            raise UserError(
+                "these face files lack the shape of the face: make them again with "
+                "`python -m vasa_jax.data.faces` (see configs/face_256_lite.py)"
+            )
         return {
             "source": develop(f["images"][s]), "target": develop(f["images"][t]),
             "identity": identity.astype(np.float32), "source_motion": motion,
             "source_placement": f["placement"][s], "target_motion": f["motion"][t],
-            "target_placement": f["placement"][t],
+            "target_placement": f["placement"][t], "shape": f["shape"].astype(np.float32),
         }  # fmt: skip
 
     def batches(
@@ -319,8 +369,8 @@ def main() -> None:
     parser.add_argument("--portraits", type=Path, help="folder of photographs")
     parser.add_argument("--limit", type=int, default=10**9, help="files per source")
     parser.add_argument(
-        "--size", type=int, default=SIZE, help=f"px of pictures cut from photographs and clips "
-        f"(default {SIZE}); stills keep the size they were rendered in"
+        "--size", type=int, default=SIZE, help=f"px of the pictures (default {SIZE}); render "
+        "stills at twice that, since they are cut to the head"
     )  # fmt: skip
     args = parser.parse_args()
     head = heads.load_head(args.head)
@@ -340,7 +390,7 @@ def main() -> None:
                 yield path, out
 
     for path, out in jobs("synthetic", args.stills, ("*.npz",)):
-        from_stills(head, source_vertex, path, out)
+        from_stills(head, source_vertex, path, out, size=args.size)
     if args.portraits:
         import jax
 

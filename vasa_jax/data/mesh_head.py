@@ -24,6 +24,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM
+from vasa_jax.face.head import LID_TRAVEL, LIDS_SHUT_CM
 
 CAMERA_CM = 70.0
 PIVOT_CM = np.array([0.0, -7.0, -1.0], np.float32)
@@ -34,6 +35,7 @@ GROUPS = (
 )  # fmt: skip
 G = {name: i for i, name in enumerate(GROUPS)}
 _LOOK = ("eyeLookUp", "eyeLookDown", "eyeLookIn", "eyeLookOut")
+LID_PAIRS = (((43, 47), (44, 46)), ((37, 41), (38, 40)))  # upper, lower lid in landmarks68; L, R
 _BLINK = [EXPRESSION_NAMES.index("eyeBlink_L"), EXPRESSION_NAMES.index("eyeBlink_R")]
 _SMILE = [EXPRESSION_NAMES.index("mouthSmile_L"), EXPRESSION_NAMES.index("mouthSmile_R")]
 _STRETCH = [EXPRESSION_NAMES.index("mouthStretch_L"), EXPRESSION_NAMES.index("mouthStretch_R")]
@@ -171,10 +173,11 @@ def deform(
     look = np.array([up, up, down, down, left, right, right, left], np.float32)
     v = shape_V3.copy()
     used = np.flatnonzero(np.abs(expression_45) > 1e-4)
-    for i in used:
+    for i in np.setdiff1d(used, _BLINK):
         v += expression_45[i] * head.expression[i]
     for i in np.flatnonzero(look > 1e-4):
         v += look[i] * head.look[i]
+    v += sum(_lids(head, v, expression_45))
     # a wide smile draws the lips back over the teeth, which would come through them
     smile = float(expression_45[_SMILE].mean() + 0.5 * expression_45[_STRETCH].mean())
     for name in ("teeth", "gums_tongue"):
@@ -192,6 +195,24 @@ def deform(
         )
         v[a:b] = q + centres_23[side] - np.array([0, 0, 0.03 + 0.05 * blink], np.float32)
     return v
+
+
+def _lids(head: MeshHead, open_V3: np.ndarray, expression_45: np.ndarray) -> list[np.ndarray]:
+    """What the blinks add to a head whose lids are open: see ``face.head.close_lids``."""
+    moves = []
+    for i, pairs in zip(_BLINK, LID_PAIRS, strict=True):
+        share, blink = float(np.clip(expression_45[i], 0, 1)), head.expression[i]
+        if share < 1e-4:
+            continue
+        upper, lower = head.landmarks68[np.array(pairs).T]
+        gap = open_V3[upper, 1] - open_V3[lower, 1]
+        travel = blink[lower, 1] - blink[upper, 1]  # by which weight 1 brings the lids together
+        times = np.clip((gap - LIDS_SHUT_CM) / travel, *LID_TRAVEL)
+        x = head.neutral[:, 0]
+        ends = head.neutral[upper, 0]
+        across = np.clip((x - ends[0]) / (ends[1] - ends[0]), 0, 1)
+        moves.append(share * (times[0] + (times[1] - times[0]) * across)[:, None] * blink)
+    return moves
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
+LASH_ROOTS = 0.3  # of a lash's length
 OPAQUE, LASH, CURTAIN, TWO_SIDED = -1.0, 2.0, 3.0, 4.0  # below 0..1: a hair shell's layer
 
 
@@ -98,7 +99,8 @@ def rasterise(points, triangles, kind, strand, inverse_w, ids, b1, b2):
                     v = c0 * strand[i0, 1] + c1 * strand[i1, 1] + c2 * strand[i2, 1]
                     m = c0 * strand[i0, 2] + c1 * strand[i1, 2] + c2 * strand[i2, 2]
                     if what == LASH:
-                        if noise(u * 15.0, 0.0, 7) < 0.15 + 0.95 * v:
+                        # Roots stand close: seen from some way off they are one dark line.
+                        if v > LASH_ROOTS and noise(u * 15.0, 0.0, 7) < 0.15 + 0.95 * v:
                             continue
                     elif what == CURTAIN:
                         if 0.65 * noise(u * 38.0, v * 0.35, 7) + 0.35 * noise(u * 90, v, 8) > m:

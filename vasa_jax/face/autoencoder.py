@@ -12,7 +12,7 @@ import numpy as np
 
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
-from vasa_jax.face import raster
+from vasa_jax.face import lashes, raster
 from vasa_jax.face.encoders import AppearanceEncoder, DynamicsEncoder
 from vasa_jax.face.fit import FaceFit
 from vasa_jax.face.head import Head, Pose
@@ -126,19 +126,19 @@ class FaceAutoencoder:
 
         return jax.jit(fresh)(key)
 
-    def source_layers(
-        self, head: Head, image_YXC: Array, identity: Array, motion: Array, placement: Array
-    ):
+    def source_layers(self, head: Head, image_YXC: Array, identity, motion, placement, shape=None):
         """Geometry of the portrait and its two layers (Y, X, 6)."""
         geometry = raster.place_source(
-            head, identity, motion, placement, size=self.cfg.size, classes=self.classes
+            head, identity, motion, placement, shape, size=self.cfg.size, classes=self.classes
         )
         skin = raster.skin_layer(image_YXC, geometry.opening)
         return geometry, jnp.concatenate([image_YXC, skin], -1)
 
-    def encode(self, params, head: Head, image_YXC, identity, motion, placement) -> Appearance:
+    def encode(
+        self, params, head: Head, image_YXC, identity, motion, placement, shape=None
+    ) -> Appearance:
         """Pure form of ``encode_appearance``: image (Y, X, 3) in [-1, 1] and its fit."""
-        geometry, layers = self.source_layers(head, image_YXC, identity, motion, placement)
+        geometry, layers = self.source_layers(head, image_YXC, identity, motion, placement, shape)
         pose = jax.tree.map(lambda a: a[None], heads.absolute_pose(motion, placement))
         encoded: Any = self.nets.apply(
             {"params": params}, image_YXC[None], geometry.opening[None], pose, method="encode"
@@ -148,16 +148,18 @@ class FaceAutoencoder:
 
     def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
         """Everything that is computed once per portrait."""
+        shape = np.zeros(self.head.base.shape, np.float32) if fit.shape is None else fit.shape
         return self._encode(
             params, self.head, jnp.asarray(image_YXC, jnp.float32), jnp.asarray(fit.identity),
-            jnp.asarray(fit.motion), jnp.asarray(fit.placement),
+            jnp.asarray(fit.motion), jnp.asarray(fit.placement), jnp.asarray(shape),
         )  # fmt: skip
 
     def warp_pose(self, head: Head, appearance: Appearance, pose: Pose):
         """The portrait moved by geometry alone to absolute poses (leading axis B), no net at all.
 
         Returns warped layers (B, Y, X, 6), whose first three are the picture in [-1, 1], the
-        driver's maps (B, Y, X, NUM_MAPS), its skin and the weight of contours (B, Y, X, 1).
+        driver's maps (B, Y, X, NUM_MAPS), its skin, the weight of contours and the share of light
+        that lashes swallow (B, Y, X, 1).
         """
 
         def geometry(one: Pose):
@@ -165,14 +167,15 @@ class FaceAutoencoder:
                 head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
             )
             moved, skin = raster.warp_layers(appearance.layers, g)
-            return jnp.concatenate([moved, skin], -1), g.maps, g.skin, raster.contour(g.flow)
+            layers = jnp.concatenate([moved, skin], -1)
+            return layers, g.maps, g.skin, raster.contour(g.flow), g.lashes
 
         return jax.lax.map(geometry, pose)
 
     def render_pose(self, params, head: Head, appearance: Appearance, pose: Pose) -> Array:
         """Renders absolute poses (leading axis B) of one portrait."""
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, skin, contour = jax.lax.optimization_barrier(
+        warped, maps, skin, contour, line = jax.lax.optimization_barrier(
             self.warp_pose(head, appearance, pose)
         )
         b = warped.shape[0]
@@ -186,13 +189,14 @@ class FaceAutoencoder:
             (cell, cell), method="decode",
         )  # fmt: skip
         if m == 0:
-            return soften(out["image"], contour)
+            return lashes.draw(soften(out["image"], contour), line)
         # Only flow happens near the border of the crop; a short ramp hides where the net begins.
         edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
         ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
         moved = warped[..., :3]
         center = moved[inner] + ramp * (out["image"] - moved[inner])
-        return soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
+        whole = soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
+        return lashes.draw(whole, line)
 
     def render_uint8(self, params: Any, appearance: Appearance, motion_BM: Array) -> np.ndarray:
         """Compiled ``render`` as uint8 numpy frames, for callers without a step of their own."""

@@ -9,6 +9,7 @@ design section 4) and the identity part of its appearance.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -31,10 +32,27 @@ OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37
               270, 409)
 LIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173,
         263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398)
+LID_PAIRS = (((385, 380), (387, 373)), ((160, 144), (158, 153)))  # left eye, right; upper, lower
 LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # upper, lower inner lip
 OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
         152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
 # fmt: on
+
+
+SPREAD_CM = 0.08  # standard deviation of what the head model does not know of a face
+SPREAD_WIDTHS_CM = (0.5, 2.0)  # over which it goes together
+_JAW = EXPRESSION_NAMES.index("jawOpen")
+
+
+def _spread_noise() -> np.ndarray:
+    """Error (468,) in cm of a landmark beyond its part in the fit, for ``residual_shape``."""
+    noise = np.full(468, 0.15, np.float32)
+    noise[list(OVAL)] = 0.5  # slides along the cheek
+    noise[list(LIDS + INNER_LIPS + OUTER_LIPS)] = 0.05
+    return noise
+
+
+SPREAD_OVER = _spread_noise()
 
 
 class FaceFit(NamedTuple):
@@ -44,6 +62,7 @@ class FaceFit(NamedTuple):
     motion: Array  # (54,) absolute; translation and log-scale are zero, they live in placement
     placement: Array  # (3,) cx, cy in [-1, 1] and crop units per cm
     error: Array  # () mean landmark distance in crop units
+    shape: Array | None = None  # (V, 3) cm, of the neutral face beyond its identity
 
 
 def landmark_weights() -> np.ndarray:
@@ -70,7 +89,19 @@ def landmark_head(head: Head) -> Head:
         expression=combine(head.expression), look=combine(head.look),
         eye=np.asarray(head.eye)[strongest], rigid=np.asarray(head.rigid)[strongest],
         iris_angle=np.asarray(head.iris_angle)[strongest],
+        lids=np.array(LID_PAIRS, np.int32), lids_shut=_lids_shut(head, combine),
     )  # fmt: skip
+
+
+def _lids_shut(head: Head, combine: Callable[[Array], np.ndarray]) -> np.ndarray:
+    """Distances (2, 2) that a detector sees between the shut lids of the mean person, in cm."""
+    shut = np.zeros(len(EXPRESSION_NAMES), np.float32)
+    shut[list(heads.BLINKS)] = 1.0
+    base, centers = jnp.asarray(head.base), jnp.asarray(head.eye_center)
+    v = heads.deform(head, base, centers, jnp.asarray(shut), jnp.zeros(2))
+    y = combine(np.asarray(v))[:, 1]
+    upper, lower = np.moveaxis(np.array(LID_PAIRS), -1, 0)
+    return (y[upper] - y[lower]).astype(np.float32)
 
 
 def _expression_prior() -> np.ndarray:
@@ -214,7 +245,41 @@ def fit_portrait(head: Head, landmarks_01: np.ndarray) -> FaceFit:
     motion[:3] = pose
     motion[EXPRESSION] = expression
     motion[GAZE] = camera_gaze(heads.rotation(pose[0], pose[1], pose[2]), eye)
-    return FaceFit(np.asarray(identity), motion, np.asarray(placement), np.asarray(error))
+    fit = FaceFit(np.asarray(identity), motion, np.asarray(placement), np.asarray(error))
+    return fit._replace(shape=residual_shape(head, fit, target))
+
+
+def residual_shape(head: Head, fit: FaceFit, target_L2: Array) -> np.ndarray:
+    """Shape (V, 3) in cm that takes a fitted face the rest of the way to its landmarks.
+
+    The head model knows few eyes and lips; what remains of the landmarks' distances after the fit
+    is spread over the face by Gaussian-process regression, in the plane of the picture, as part of
+    the person: it turns with the head and moves with the expressions.
+    """
+    rot = np.asarray(heads.rotation(*jnp.asarray(fit.motion[:3])))
+    placed = heads.place_fit(head, *(jnp.asarray(x) for x in fit[:3]))
+    seen = np.asarray(heads.landmarks(head, placed))[: len(SPREAD_OVER)]
+    left = (np.asarray(target_L2)[: len(seen)] - seen[:, :2]) * [1.0, -1.0]
+    left *= (1.0 - seen[:, 2:] / heads.CAMERA_CM) / fit.placement[2]  # cm in the camera's frame
+    left *= (np.asarray(head.landmark_trust)[: len(seen)] > 0)[:, None]
+    return (_spread(head) @ np.pad(left, ((0, 0), (0, 1))) @ rot).astype(np.float32)
+
+
+def _spread(head: Head) -> np.ndarray:
+    """Regression matrix (V, 468) from distances of mesh landmarks to all vertices."""
+    # Lips and lids apart, or neighbours across an opening would share what is not shared.
+    opened = np.asarray(head.base) + 0.6 * np.asarray(head.expression)[_JAW]
+    index, weight = np.asarray(head.landmark_vertices), np.asarray(head.landmark_weights)
+    points = np.einsum("lkc,lk->lc", opened[index], weight)[: len(SPREAD_OVER)]
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        square = np.square(a[:, None] - b[None]).sum(-1)
+        return sum(SPREAD_CM**2 * np.exp(-square / 2 / w**2) for w in SPREAD_WIDTHS_CM)
+
+    noise = np.square(SPREAD_OVER)
+    to_vertices = kernel(opened, points)
+    to_vertices[np.asarray(head.eye) > 0] = 0.0
+    return np.linalg.solve(kernel(points, points) + np.diag(noise), to_vertices.T).T
 
 
 def fit_sequence(head: Head, landmarks_T: np.ndarray, reference: FaceFit) -> np.ndarray:

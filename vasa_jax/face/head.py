@@ -65,7 +65,13 @@ class Head(NamedTuple):
     landmark_vertices: Array  # (478, 6) int32
     landmark_weights: Array  # (478, 6) sums to one
     landmark_trust: Array  # (478,) 0 where the mesh has no counterpart
+    lids: Array  # (2, 2, 2) int32 vertices: left and right eye, two places, upper and lower lid
+    lids_shut: Array  # (2, 2) cm between the two vertices when the lids rest on each other
 
+
+BLINKS = (EXPRESSION_NAMES.index("eyeBlink_L"), EXPRESSION_NAMES.index("eyeBlink_R"))
+LIDS_SHUT_CM = -0.01  # shut lids rest on each other
+LID_TRAVEL = (0.5, 1.8)  # limits of the scale of a blink; beyond them the skin would tear
 
 # Triangles are sorted by size, so that the rasteriser can give small ones a small window.
 SIZE_CLASSES_CM = (0.6, 1.1, 1e9)
@@ -146,19 +152,13 @@ def deform(
     look = jnp.stack(
         [up, up, down, down, relu(-yaw) / 0.6, relu(yaw) / 0.6, relu(yaw) / 0.6, relu(-yaw) / 0.6]
     )
-    v = vertices_V3 + jnp.tensordot(expression_E, head.expression, 1)
+    expression_E = jnp.asarray(expression_E)
+    blink = jnp.clip(expression_E[jnp.asarray(BLINKS)], 0.0, 1.0)
+    others = expression_E.at[jnp.asarray(BLINKS)].set(0.0)
+    v = vertices_V3 + jnp.tensordot(others, head.expression, 1)
     v = v + jnp.tensordot(look, head.look, 1)
+    v = v + close_lids(head, v, blink)
     eye_rot = rotation(yaw, pitch, jnp.zeros_like(yaw))
-    blink = jnp.clip(
-        jnp.stack(
-            [
-                expression_E[EXPRESSION_NAMES.index("eyeBlink_L")],
-                expression_E[EXPRESSION_NAMES.index("eyeBlink_R")],
-            ]
-        ),
-        0.0,
-        1.0,
-    )
     side = jnp.clip(head.eye.astype(jnp.int32) - 1, 0, 1)
     center, b = centers_23[side], blink[side][:, None]
     q = (v - center) @ eye_rot.T
@@ -170,6 +170,29 @@ def deform(
     )
     ball = q + center - jnp.concatenate([jnp.zeros_like(b), jnp.zeros_like(b), 0.03 + 0.05 * b], -1)
     return jnp.where((head.eye > 0)[:, None], ball, v)
+
+
+def close_lids(head: Head, open_V3: jax.Array, blink_2: jax.Array) -> jax.Array:
+    """Movement (V, 3) of lids that are shut by the shares (2,) of an otherwise finished face.
+
+    The blink shapes of a head model close the lids of its mean person; on others they leave a
+    slit, or go too far, and so they do with raised brows or an upward look. Here they are scaled
+    between two places of each lid such that weight 1 lets them meet, whoever it is.
+    """
+    index = jnp.asarray(head.lids)
+    moved = jnp.zeros_like(open_V3)
+    for side, i in enumerate(BLINKS):
+        shape = jnp.asarray(head.expression)[i]
+        upper, lower = index[side, :, 0], index[side, :, 1]
+        gap = open_V3[upper, 1] - open_V3[lower, 1]
+        travel = shape[lower, 1] - shape[upper, 1]  # by which weight 1 brings the lids together
+        gap = gap - jnp.asarray(head.lids_shut)[side]
+        times = jnp.clip(gap / jnp.maximum(travel, 0.05), *LID_TRAVEL)
+        x = jnp.asarray(head.base)[:, 0]
+        across = (x - x[upper[0]]) / (x[upper[1]] - x[upper[0]])
+        times = times[0] + (times[1] - times[0]) * jnp.clip(across, 0.0, 1.0)
+        moved = moved + blink_2[side] * times[:, None] * shape
+    return moved
 
 
 def place(vertices_V3: jax.Array, rot_33: jax.Array, placement_3: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ import numpy as np
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
+from vasa_jax.face.lashes import lash_line
 from vasa_jax.nn.warp import image_grid, sample_image
 
 WINDOWS = (8, 14, 24)  # pixels at 256 per size class; faces up to 1.6 times the usual size
@@ -120,12 +121,15 @@ def place_source(
     identity_I: Array,
     motion_54: Array,
     placement_3: Array,
+    shape_V3: Array | None = None,
     *,
     size: int,
     classes: tuple[int, ...],
 ) -> SourceGeometry:
-    """Places the fitted head of a portrait and draws its depth."""
+    """Places the fitted head of a portrait and draws its depth; ``shape_V3`` as in ``FaceFit``."""
     neutral, centers = heads.person(head, identity_I)
+    if shape_V3 is not None:
+        neutral = neutral + shape_V3
     pose = Pose(
         heads.rotation(motion_54[0], motion_54[1], motion_54[2]), placement_3,
         motion_54[heads.EXPRESSION], motion_54[heads.GAZE],
@@ -149,6 +153,7 @@ class DriverGeometry(NamedTuple):
     flow: Array  # (Y, X, 2) where to look in the portrait, [-1, 1]
     maps: Array  # (Y, X, NUM_MAPS)
     skin: Array  # (Y, X, 1) 1 where the surface is skin that an opening covers in the portrait
+    lashes: Array  # (Y, X, 1) share of light that the lashes of shut eyes swallow
 
 
 def drive_geometry(
@@ -236,8 +241,10 @@ def drive_geometry(
         -1,
     )  # fmt: skip
     flow = _fill_background(head, source, placed, flow, hit, grid, placement, rot)
-    skin = (g == 0) | (g == 1)
-    return DriverGeometry(flow, maps, skin[..., None].astype(one))
+    skin = ((g == 0) | (g == 1))[..., None].astype(one)
+    blink = jnp.clip(pose.expression[jnp.asarray(heads.BLINKS)], 0.0, 1.0)
+    lashes = lash_line(head, placed, blink, placement[2], size=size)
+    return DriverGeometry(flow, maps, skin, lashes * hit[..., None])
 
 
 CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain

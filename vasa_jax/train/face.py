@@ -77,8 +77,8 @@ def stage_one_batch(
     source, target = to_float(batch["source"]), to_float(batch["target"])
 
     def geometry(row):
-        image, identity, motion, placement, target_motion, target_placement = row
-        own, layers = model.source_layers(head, image, identity, motion, placement)
+        image, identity, motion, placement, shape, target_motion, target_placement = row
+        own, layers = model.source_layers(head, image, identity, motion, placement, shape)
         pose = heads.absolute_pose(target_motion, target_placement)
         g = raster.drive_geometry(head, own, pose, size=model.cfg.size, classes=model.classes)
         moved, skin = raster.warp_layers(layers, g)
@@ -86,7 +86,7 @@ def stage_one_batch(
 
     rows = (
         source, batch["identity"], batch["source_motion"], batch["source_placement"],
-        batch["target_motion"], batch["target_placement"],
+        batch["shape"], batch["target_motion"], batch["target_placement"],
     )  # fmt: skip
     # The geometry has no parameters; without the barrier its gathers are fused into the nets.
     opening, warped, maps, skin = jax.lax.optimization_barrier(

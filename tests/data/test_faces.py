@@ -1,0 +1,78 @@
+"""Which frames and which pictures become face files, and what is refused of them."""
+
+import numpy as np
+import pytest
+
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import EXPRESSION
+from vasa_jax.data import faces
+from vasa_jax.data.faces import FacePairs, FacePairsConfig
+from vasa_jax.face.fit import LID_PAIRS
+
+pytestmark = pytest.mark.usefixtures("broadcasting")
+
+
+def clip(lids_T):
+    """Landmarks (T, 478, 2) of eyes that are so far open, in shares."""
+    points = np.full((len(lids_T), 478, 2), 0.5)
+    for upper, lower in (pair for eye in LID_PAIRS for pair in eye):
+        points[:, upper, 1] -= 0.01 * lids_T
+        points[:, lower, 1] += 0.01 * lids_T
+    return points
+
+
+def test_frames_with_shut_eyes_are_found_once_per_blink_narrowest_first():
+    lids = np.ones(75)
+    lids[[10, 11, 12]] = 0.5, 0.3, 0.5  # a blink
+    lids[[40, 41]] = 0.55, 0.2  # another
+    lids[60] = 0.7  # a squint
+    assert faces._shut_eyes(clip(lids)).tolist() == [41, 11]
+    many = np.where(np.arange(75) % 10 == 5, 0.3, 1.0)
+    assert len(faces._shut_eyes(clip(many))) == faces.BLINKS_KEPT
+
+
+def test_stills_are_cut_like_portraits_and_keep_their_geometry(tmp_path):
+    """A still is a photograph of the known head: its landmarks must fall onto the cut picture."""
+    import jax.numpy as jnp
+
+    from vasa_jax.face import head as heads
+    from vasa_jax.face.align import HEIGHTS_PER_CROP
+
+    head = faces.example_head()
+    side, count = 400, len(head.base)
+    motion = np.zeros((3, 54), np.float32)
+    motion[:, 0] = 0.0, 0.3, -0.2
+    motion[1, EXPRESSION.start :] = 0.1
+    true = np.array([0.1, 0.05, 1 / 28], np.float32)  # the head fills a third of the picture
+    placed = [
+        heads.place_fit(head, jnp.zeros(50), jnp.asarray(m), jnp.asarray(true)) for m in motion
+    ]
+    screen = np.stack([(np.asarray(p)[:, :2] + 1) / 2 for p in placed])
+    images = np.zeros((3, side, side, 3), np.uint8)
+    for image, p in zip(images, placed, strict=True):  # a dot on the tip of the nose
+        x, y = ((np.asarray(heads.landmarks(head, p))[1, :2] + 1) / 2 * side).astype(int)
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+    source, out = tmp_path / "still.npz", tmp_path / "face.npz"
+    np.savez(source, images=images, motion=motion, screen=screen, identity=np.zeros(50))
+    faces.from_stills(head, np.arange(count), source, out, size=128)
+    with np.load(out) as z:
+        made = {k: z[k] for k in z.files}
+    for image, m, where in zip(made["images"], made["motion"], made["placement"], strict=True):
+        p = heads.place_fit(head, jnp.zeros(50), jnp.asarray(m), jnp.asarray(where))
+        marks = (np.asarray(heads.landmarks(head, p))[:, :2] + 1) / 2 * 128
+        ys, xs = np.nonzero(image[..., 0] > 100)
+        np.testing.assert_allclose((xs.mean() + 0.5, ys.mean() + 0.5), marks[1], atol=1.0)
+    height = np.ptp(marks[:468, 1])
+    assert 128 / height == pytest.approx(HEIGHTS_PER_CROP, rel=0.15)
+
+
+def test_face_files_of_an_older_format_are_refused(tmp_path):
+    (tmp_path / "portraits").mkdir()
+    faces.write_face_file(
+        tmp_path / "portraits" / "old.npz", images=np.zeros((1, 256, 256, 3), np.uint8),
+        motion=np.zeros((1, 54), np.float32), placement=np.zeros((1, 3), np.float32),
+        identity=np.zeros(50, np.float32), target=np.ones(1, bool),
+    )  # fmt: skip
+    pairs = FacePairs(FacePairsConfig(folder=str(tmp_path)))
+    with pytest.raises(UserError, match="make them again"):
+        pairs.pair(np.random.default_rng(0))

@@ -1,0 +1,61 @@
+"""The dark line of the lashes where lids meet, drawn by geometry.
+
+Shut eyes are told from half-open ones by that line, by people and by landmark detectors alike. An
+open eye hides most of it, so no warp of the portrait can bring it, and at 256 px it is a pixel
+wide: too little for a reconstruction loss to teach it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from vasa_jax.core.types import Array
+from vasa_jax.face import head as heads
+from vasa_jax.face.head import Head
+from vasa_jax.nn.warp import image_grid
+
+# Margins of the upper and the lower lid from the outer to the inner corner (MediaPipe).
+UPPER = (
+    (263, 466, 388, 387, 386, 385, 384, 398, 362),
+    (33, 246, 161, 160, 159, 158, 157, 173, 133),
+)
+LOWER = ((263, 249, 390, 373, 374, 380, 381, 382, 362), (33, 7, 163, 144, 145, 153, 154, 155, 133))
+TAPER = (0.6, 0.9, 1.0, 1.0, 1.0, 1.0, 0.9, 0.7, 0.3)  # thinner towards the nose
+WIDTH_CM = 0.07  # standard deviation across the line
+DARKNESS = 0.6  # share of light that the middle of the line swallows
+BEGINS, CERTAIN = 0.45, 0.95  # shares of a blink
+
+
+def lash_line(
+    head: Head, placed_V3: jax.Array, blink_2: jax.Array, scale: Array, *, size: int
+) -> jax.Array:
+    """Share of light (Y, X, 1) that the lashes of shut or closing eyes swallow.
+
+    ``placed_V3`` as ``heads.place`` gives it, ``blink_2`` of the left and right eye in [0, 1],
+    ``scale`` in crop units per cm. Zero while the eyes are open.
+    """
+    points = heads.landmarks(head, placed_V3)[:, :2]
+    grid = image_grid(size, size)
+    total = jnp.zeros((size, size))
+    taper = jnp.array(TAPER)
+    for side in (0, 1):
+        blink = blink_2[side]
+        # Shut lids meet between where a detector sees the upper and the lower one.
+        upper, lower = points[jnp.array(UPPER[side])], points[jnp.array(LOWER[side])]
+        line = upper + 0.5 * blink * (lower - upper)
+        a, along = line[:-1], line[1:] - line[:-1]
+        length = jnp.maximum(jnp.square(along).sum(-1), 1e-9)
+        away = grid[:, :, None] - a  # (Y, X, 8, 2)
+        t = jnp.clip((away * along).sum(-1) / length, 0.0, 1.0)
+        square = jnp.square(away - t[..., None] * along).sum(-1)
+        weight = taper[:-1] + t * (taper[1:] - taper[:-1])
+        nearest = (weight * jnp.exp(-square / (2.0 * (WIDTH_CM * scale) ** 2))).max(-1)
+        share = jnp.clip((blink - BEGINS) / (CERTAIN - BEGINS), 0.0, 1.0)
+        total = jnp.maximum(total, share * share * nearest)
+    return DARKNESS * total[..., None]
+
+
+def draw(image_BYXC: Array, line_BYX1: Array) -> Array:
+    """Pictures in [-1, 1] with that share of their light taken away."""
+    return (image_BYXC + 1.0) * (1.0 - line_BYX1) - 1.0
