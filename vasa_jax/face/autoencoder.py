@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face import raster
@@ -100,9 +101,10 @@ class FaceAutoencoder:
     def __init__(self, cfg: FaceConfig, head: Head):
         self.cfg = cfg
         self.classes = heads.size_classes(head)
-        self.head: Head = jax.tree.map(jnp.asarray, head)
+        self.head: Head = jax.device_put(head)
         self.nets = _Nets(cfg)
-        self._encode = jax.jit(self.encode)  # compiled once per model, not once per portrait
+        # Compiled once per model, not once per portrait.
+        self._encode = Program(self.encode, closed_over=(cfg, self.classes))
         self._render = jax.jit(
             lambda params, head, appearance, motion_BM: self.render(
                 params, appearance, motion_BM, head=head
@@ -149,8 +151,8 @@ class FaceAutoencoder:
     def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
         """Everything that is computed once per portrait."""
         return self._encode(
-            params, self.head, jnp.asarray(image_YXC, jnp.float32), jnp.asarray(fit.identity),
-            jnp.asarray(fit.motion), jnp.asarray(fit.placement),
+            params, self.head, np.asarray(image_YXC, np.float32), np.asarray(fit.identity),
+            np.asarray(fit.motion), np.asarray(fit.placement),
         )  # fmt: skip
 
     def warp_pose(self, head: Head, appearance: Appearance, pose: Pose):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, MOTION_DIM, Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head
@@ -99,7 +100,7 @@ def _solve(residual, x0: jax.Array, iterations: int) -> jax.Array:
         r = residual(x)
         jac = jax.jacfwd(residual)(x)
         a, g = jac.T @ jac, jac.T @ r
-        step = jax.scipy.linalg.solve(a + damping * jnp.diag(jnp.diag(a)), g, assume_a="pos")
+        step = _solve_positive(a + damping * jnp.diag(jnp.diag(a)), g)
         new = x - step
         new_cost = jnp.sum(residual(new) ** 2)
         better = new_cost < cost
@@ -110,6 +111,24 @@ def _solve(residual, x0: jax.Array, iterations: int) -> jax.Array:
     cost = jnp.sum(residual(x0) ** 2)
     (x, _, _), _ = jax.lax.scan(body, (x0, cost, jnp.float32(1e-2)), None, length=iterations)
     return x
+
+
+def _solve_positive(a_NN: jax.Array, b_N: jax.Array) -> jax.Array:
+    """x of ``a x = b`` for a symmetric positive definite ``a``, by elimination in place.
+
+    No pivots are needed for such a matrix. LAPACK's would be a call out of the program, which a
+    process that loads it compiled (``core/programs.py``) has not prepared for.
+    """
+
+    def body(k, table):
+        row = jax.lax.dynamic_index_in_dim(table, k, 0, keepdims=False)
+        row = row / jax.lax.dynamic_index_in_dim(row, k, 0, keepdims=False)
+        column = jax.lax.dynamic_index_in_dim(table, k, 1, keepdims=True)
+        below = table - column * row[None]
+        return jax.lax.dynamic_update_index_in_dim(below, row, k, 0)
+
+    table = jnp.concatenate([a_NN, b_N[:, None]], axis=1)
+    return jax.lax.fori_loop(0, len(b_N), body, table)[:, -1]
 
 
 def _bounds(expression: jax.Array) -> jax.Array:
@@ -132,7 +151,7 @@ def _start(lm_head: Head, target_L2: jax.Array, weight_L: jax.Array) -> jax.Arra
     return jnp.stack([roll, t[0], t[1], s])
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
+@functools.partial(Program, static=("iterations",))
 def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIONS):
     num_identity = lm_head.identity.shape[0]
     prior = jnp.asarray(_expression_prior())
@@ -167,7 +186,8 @@ def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIO
     pose, placement, identity, expression, eye = unpack(x)
     gap = _project(lm_head, identity, pose, placement, expression, eye) - target_L2
     error = jnp.sum(jnp.linalg.norm(gap, axis=-1) * weight_L) / weight_L.sum()
-    return pose, placement, identity, jnp.clip(expression, 0, 1), eye, error
+    gaze = camera_gaze(heads.rotation(pose[0], pose[1], pose[2]), eye)
+    return pose, placement, identity, jnp.clip(expression, 0, 1), gaze, error
 
 
 @functools.partial(jax.jit, static_argnames="iterations")
@@ -199,21 +219,21 @@ def camera_gaze(rot_33: Array, eye_2: Array) -> jax.Array:
     return jnp.stack([jnp.arctan2(ray[0], ray[2]), jnp.arcsin(jnp.clip(ray[1], -1, 1))])
 
 
-def _weights(head: Head) -> jax.Array:
-    return jnp.asarray(landmark_weights() * np.asarray(head.landmark_trust))
+def _weights(head: Head) -> np.ndarray:
+    return landmark_weights() * np.asarray(head.landmark_trust)
 
 
 def fit_portrait(head: Head, landmarks_01: np.ndarray) -> FaceFit:
     """Fits identity and motion to landmarks (478, 2 or 3) in [0, 1] of the square crop."""
-    target = jnp.asarray(landmarks_01[:, :2], jnp.float32) * 2 - 1
-    lm_head = jax.tree.map(jnp.asarray, landmark_head(head))
-    pose, placement, identity, expression, eye, error = _fit_portrait(
-        lm_head, target, _weights(head)
+    # numpy up to the program: every operation of JAX's outside of one compiles another.
+    target = np.asarray(landmarks_01[:, :2], np.float32) * 2 - 1
+    pose, placement, identity, expression, gaze, error = _fit_portrait(
+        landmark_head(head), target, _weights(head)
     )
     motion = np.zeros(MOTION_DIM, np.float32)
     motion[:3] = pose
     motion[EXPRESSION] = expression
-    motion[GAZE] = camera_gaze(heads.rotation(pose[0], pose[1], pose[2]), eye)
+    motion[GAZE] = gaze
     return FaceFit(np.asarray(identity), motion, np.asarray(placement), np.asarray(error))
 
 
