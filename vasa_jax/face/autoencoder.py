@@ -26,7 +26,7 @@ from vasa_jax.face.renderer import (
     from_canonical,
     to_canonical,
 )
-from vasa_jax.nn.warp import image_grid
+from vasa_jax.nn.warp import image_grid, stored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,12 @@ class FaceAutoencoder:
                 head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
             )
             moved, skin = raster.warp_layers(appearance.layers, g)
-            return jnp.concatenate([moved, skin], -1), g.maps, g.skin, raster.contour(g.flow)
+            return (
+                stored(jnp.concatenate([moved, skin], -1)),
+                g.maps,
+                g.skin,
+                raster.contour(g.flow),
+            )
 
         return jax.lax.map(geometry, pose)
 
