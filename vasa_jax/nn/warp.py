@@ -23,8 +23,8 @@ def _cell(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.A
 def stored(x: jax.Array) -> jax.Array:
     """The same numbers, and on a CPU certainly in memory before anybody gathers from them.
 
-    XLA:CPU drops ``optimization_barrier`` before it fuses, and computes what a gather reads anew for
-    every number that the gather gives. A product with the identity is exact and is not fused.
+    XLA:CPU drops ``optimization_barrier`` before it fuses, and computes what a gather reads anew
+    for every number that the gather gives. A product with the identity is exact and not fused.
     """
     if jax.default_backend() != "cpu":
         return jax.lax.optimization_barrier(x)
