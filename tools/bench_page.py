@@ -65,9 +65,8 @@ def main() -> int:
 
 async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
     """Everything the card says."""
-    from bench_live import _machine, _versions
-
     import vasa_jax
+    from vasa_jax.core.machine import machine, versions
     from vasa_jax.io.audio import read_audio
     from vasa_jax.serve.client import LiveClient
 
@@ -110,8 +109,8 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/bench_page", *sys.argv[1:]]),
         "commit": cards.commit(),
-        "machine": _machine(args.cores),
-        "versions": _versions(),
+        "machine": machine(),
+        "versions": versions(),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "seconds": args.seconds,
         "size": [ready["width"], ready["height"]],

@@ -29,12 +29,12 @@ import card as cards
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bench_live import _machine, _versions
 
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core import compile_cache
 from vasa_jax.core.config import from_json
+from vasa_jax.core.machine import machine, versions
 from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import head as heads
 from vasa_jax.generate import rolling
@@ -72,7 +72,7 @@ def main() -> int:
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/bench_samplers", *map(os.path.basename, sys.argv[1:])]),
         "commit": cards.commit(),
-        "machine": _machine(args.cores), "versions": _versions(),
+        "machine": machine(), "versions": versions(),
         "release": {"name": bench.release.name, "sha256": bench.release.sha256},
         "motion_run_step": bench.run_step, "student_run_step": bench.student_step,
         "recordings": [p.name for p in args.speech], "seconds": args.seconds,

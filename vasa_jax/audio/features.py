@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from vasa_jax.core.programs import Program
+from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,15 +68,15 @@ class FeatureConfig:
 class FeatureState:
     """What survives between steps: the last samples, and the power of the last frames."""
 
-    tail: jax.Array  # (B, left_samples)
-    power: jax.Array  # (B, level_frames - 1) mean square per frame; negative: not heard yet
+    tail: Array  # (B, left_samples)
+    power: Array  # (B, level_frames - 1) mean square per frame; negative: not heard yet
 
 
 def init_state(cfg: FeatureConfig, batch: int) -> FeatureState:
     """Nothing heard yet, for ``batch`` streams."""
-    return FeatureState(
-        tail=jnp.zeros((batch, cfg.left_samples), jnp.float32),
-        power=jnp.full((batch, cfg.level_frames - 1), -1.0, jnp.float32),
+    return FeatureState(  # numpy: jnp would compile a program for each
+        tail=np.zeros((batch, cfg.left_samples), np.float32),
+        power=np.full((batch, cfg.level_frames - 1), -1.0, np.float32),
     )
 
 
@@ -118,6 +119,9 @@ def step(
         power=power[:, power.shape[1] - (cfg.level_frames - 1) :],
     )
     return new, features
+
+
+kept_step = Program(step, static=("cfg",))  # compiled, and kept between processes
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         VideoWriter(
             args.output, size=talker.frame_size(args.frame), audio=(samples, rate)
         ) as writer,
-        _Encoder(writer) as encoder,
+        EncoderThread(writer) as encoder,
     ):
         for index, frame in enumerate(frames):
             encoder.put(frame)
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Encoder:
+class EncoderThread:
     """Writes frames in a thread of its own, so that encoding and rendering overlap.
 
     The queue is short: memory stays flat, and the renderer waits for a slow disk.
@@ -191,7 +191,7 @@ class _Encoder:
         if self._error is not None:
             raise self._error
 
-    def __enter__(self) -> _Encoder:
+    def __enter__(self) -> EncoderThread:
         self._thread.start()
         return self
 

@@ -25,12 +25,13 @@ VERBS = {
     "train": "train a stage from a configuration file",
     "synth": "render synthetic talking heads with their ground truth",
     "evaluate": "measure generated videos: identity, lip-sync, blinks, motion",
+    "bench": "measure speed here, end to end: offline, live, starts, and how fast it could be",
     "inspect": "count the parameters (and FLOPs) of a configuration's model",
     "release": "turn a training run into a release",
     "check": "say what is installed, which devices and codecs work, and what is missing",
 }
 # Not synth: its workers are forked, which JAX's threads would not survive.
-USES_JAX = ("generate", "serve", "train", "inspect", "evaluate")
+USES_JAX = ("generate", "serve", "train", "inspect", "evaluate", "bench")
 # Packages of an extra, by import name: what to install when one is missing.
 EXTRA_OF = {
     "numba": "train",

@@ -6,8 +6,10 @@ cache folder. ``VASA_CACHE=off`` keeps nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -50,3 +52,23 @@ def enable() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return folder
+
+
+@contextlib.contextmanager
+def bypassed() -> Iterator[None]:
+    """Compilations inside neither read nor write JAX's cache, those of other threads included.
+
+    An executable that XLA:CPU read back from a cache cannot be serialised again: the copy lacks
+    functions, and says so only when it runs.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    was = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # what it is set to is looked up once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", was)
+        compilation_cache.reset_cache()

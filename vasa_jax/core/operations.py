@@ -55,7 +55,7 @@ def _walk(jaxpr: Any, outer: str, times: int) -> Iterator[tuple[str, Work]]:
     for eqn in jaxpr.eqns:
         stack = str(eqn.source_info.name_stack)
         path = SEPARATOR.join(part for part in (outer, stack) if part)
-        inner = list(_inner(eqn))
+        inner = list(inner_jaxprs(eqn))
         if inner:
             repeated = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
             for body in inner:
@@ -66,13 +66,13 @@ def _walk(jaxpr: Any, outer: str, times: int) -> Iterator[tuple[str, Work]]:
             yield (
                 _modules(path),
                 Work(
-                    flops=times * 2 * size * _terms(eqn),
+                    flops=times * 2 * size * products_per_result(eqn),
                     result_bytes=times * size * out.dtype.itemsize,
                 ),
             )
 
 
-def _terms(eqn: Any) -> int:
+def products_per_result(eqn: Any) -> int:
     """Multiply-adds per number of the result."""
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
@@ -83,7 +83,7 @@ def _terms(eqn: Any) -> int:
     return 0
 
 
-def _inner(eqn: Any) -> Iterator[Any]:
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
     """Jaxprs that an equation calls; of the branches of a conditional, the first."""
     if eqn.primitive.name == "custom_jvp_call":
         yield eqn.params["call_jaxpr"].jaxpr

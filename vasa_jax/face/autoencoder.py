@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face import lashes, raster
@@ -25,7 +26,7 @@ from vasa_jax.face.renderer import (
     from_canonical,
     to_canonical,
 )
-from vasa_jax.nn.warp import image_grid
+from vasa_jax.nn.warp import image_grid, stored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,9 +101,10 @@ class FaceAutoencoder:
     def __init__(self, cfg: FaceConfig, head: Head):
         self.cfg = cfg
         self.classes = heads.size_classes(head)
-        self.head: Head = jax.tree.map(jnp.asarray, head)
+        self.head: Head = jax.device_put(head)
         self.nets = _Nets(cfg)
-        self._encode = jax.jit(self.encode)  # compiled once per model, not once per portrait
+        # Compiled once per model, not once per portrait.
+        self._encode = Program(self.encode, closed_over=(cfg, self.classes))
         self._render = jax.jit(
             lambda params, head, appearance, motion_BM: self.render(
                 params, appearance, motion_BM, head=head
@@ -150,8 +152,8 @@ class FaceAutoencoder:
         """Everything that is computed once per portrait."""
         shape = np.zeros(self.head.base.shape, np.float32) if fit.shape is None else fit.shape
         return self._encode(
-            params, self.head, jnp.asarray(image_YXC, jnp.float32), jnp.asarray(fit.identity),
-            jnp.asarray(fit.motion), jnp.asarray(fit.placement), jnp.asarray(shape),
+            params, self.head, np.asarray(image_YXC, np.float32), np.asarray(fit.identity),
+            np.asarray(fit.motion), np.asarray(fit.placement), np.asarray(shape),
         )  # fmt: skip
 
     def warp_pose(self, head: Head, appearance: Appearance, pose: Pose):
@@ -167,7 +169,7 @@ class FaceAutoencoder:
                 head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
             )
             moved, skin = raster.warp_layers(appearance.layers, g)
-            layers = jnp.concatenate([moved, skin], -1)
+            layers = stored(jnp.concatenate([moved, skin], -1))
             return layers, g.maps, g.skin, raster.contour(g.flow), g.lashes
 
         return jax.lax.map(geometry, pose)

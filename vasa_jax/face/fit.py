@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, MOTION_DIM, Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head
@@ -93,13 +94,20 @@ def landmark_head(head: Head) -> Head:
     )  # fmt: skip
 
 
+def _shut_vertices(head: Head) -> jax.Array:
+    """The mean person with shut eyes, (V, 3)."""
+    shut = jnp.zeros(len(EXPRESSION_NAMES)).at[jnp.array(heads.BLINKS)].set(1.0)
+    return heads.deform(
+        head, jnp.asarray(head.base), jnp.asarray(head.eye_center), shut, jnp.zeros(2)
+    )
+
+
+_shut = Program(_shut_vertices)
+
+
 def _lids_shut(head: Head, combine: Callable[[Array], np.ndarray]) -> np.ndarray:
     """Distances (2, 2) that a detector sees between the shut lids of the mean person, in cm."""
-    shut = np.zeros(len(EXPRESSION_NAMES), np.float32)
-    shut[list(heads.BLINKS)] = 1.0
-    base, centers = jnp.asarray(head.base), jnp.asarray(head.eye_center)
-    v = heads.deform(head, base, centers, jnp.asarray(shut), jnp.zeros(2))
-    y = combine(np.asarray(v))[:, 1]
+    y = combine(np.asarray(_shut(head)))[:, 1]
     upper, lower = np.moveaxis(np.array(LID_PAIRS), -1, 0)
     return (y[upper] - y[lower]).astype(np.float32)
 
@@ -130,7 +138,7 @@ def _solve(residual, x0: jax.Array, iterations: int) -> jax.Array:
         r = residual(x)
         jac = jax.jacfwd(residual)(x)
         a, g = jac.T @ jac, jac.T @ r
-        step = jax.scipy.linalg.solve(a + damping * jnp.diag(jnp.diag(a)), g, assume_a="pos")
+        step = _solve_positive(a + damping * jnp.diag(jnp.diag(a)), g)
         new = x - step
         new_cost = jnp.sum(residual(new) ** 2)
         better = new_cost < cost
@@ -141,6 +149,24 @@ def _solve(residual, x0: jax.Array, iterations: int) -> jax.Array:
     cost = jnp.sum(residual(x0) ** 2)
     (x, _, _), _ = jax.lax.scan(body, (x0, cost, jnp.float32(1e-2)), None, length=iterations)
     return x
+
+
+def _solve_positive(a_NN: jax.Array, b_N: jax.Array) -> jax.Array:
+    """x of ``a x = b`` for a symmetric positive definite ``a``, by elimination in place.
+
+    No pivots are needed for such a matrix. LAPACK's would be a call out of the program, which a
+    process that loads it compiled (``core/programs.py``) has not prepared for.
+    """
+
+    def body(k, table):
+        row = jax.lax.dynamic_index_in_dim(table, k, 0, keepdims=False)
+        row = row / jax.lax.dynamic_index_in_dim(row, k, 0, keepdims=False)
+        column = jax.lax.dynamic_index_in_dim(table, k, 1, keepdims=True)
+        below = table - column * row[None]
+        return jax.lax.dynamic_update_index_in_dim(below, row, k, 0)
+
+    table = jnp.concatenate([a_NN, b_N[:, None]], axis=1)
+    return jax.lax.fori_loop(0, len(b_N), body, table)[:, -1]
 
 
 def _bounds(expression: jax.Array) -> jax.Array:
@@ -163,7 +189,7 @@ def _start(lm_head: Head, target_L2: jax.Array, weight_L: jax.Array) -> jax.Arra
     return jnp.stack([roll, t[0], t[1], s])
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
+@functools.partial(Program, static=("iterations",))
 def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIONS):
     num_identity = lm_head.identity.shape[0]
     prior = jnp.asarray(_expression_prior())
@@ -198,7 +224,8 @@ def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIO
     pose, placement, identity, expression, eye = unpack(x)
     gap = _project(lm_head, identity, pose, placement, expression, eye) - target_L2
     error = jnp.sum(jnp.linalg.norm(gap, axis=-1) * weight_L) / weight_L.sum()
-    return pose, placement, identity, jnp.clip(expression, 0, 1), eye, error
+    gaze = camera_gaze(heads.rotation(pose[0], pose[1], pose[2]), eye)
+    return pose, placement, identity, jnp.clip(expression, 0, 1), gaze, error
 
 
 @functools.partial(jax.jit, static_argnames="iterations")
@@ -230,21 +257,21 @@ def camera_gaze(rot_33: Array, eye_2: Array) -> jax.Array:
     return jnp.stack([jnp.arctan2(ray[0], ray[2]), jnp.arcsin(jnp.clip(ray[1], -1, 1))])
 
 
-def _weights(head: Head) -> jax.Array:
-    return jnp.asarray(landmark_weights() * np.asarray(head.landmark_trust))
+def _weights(head: Head) -> np.ndarray:
+    return landmark_weights() * np.asarray(head.landmark_trust)
 
 
 def fit_portrait(head: Head, landmarks_01: np.ndarray) -> FaceFit:
     """Fits identity and motion to landmarks (478, 2 or 3) in [0, 1] of the square crop."""
-    target = jnp.asarray(landmarks_01[:, :2], jnp.float32) * 2 - 1
-    lm_head = jax.tree.map(jnp.asarray, landmark_head(head))
-    pose, placement, identity, expression, eye, error = _fit_portrait(
-        lm_head, target, _weights(head)
+    # numpy up to the program: every operation of JAX's outside of one compiles another.
+    target = np.asarray(landmarks_01[:, :2], np.float32) * 2 - 1
+    pose, placement, identity, expression, gaze, error = _fit_portrait(
+        landmark_head(head), target, _weights(head)
     )
     motion = np.zeros(MOTION_DIM, np.float32)
     motion[:3] = pose
     motion[EXPRESSION] = expression
-    motion[GAZE] = camera_gaze(heads.rotation(pose[0], pose[1], pose[2]), eye)
+    motion[GAZE] = gaze
     fit = FaceFit(np.asarray(identity), motion, np.asarray(placement), np.asarray(error))
     return fit._replace(shape=residual_shape(head, fit, target))
 
@@ -256,13 +283,21 @@ def residual_shape(head: Head, fit: FaceFit, target_L2: Array) -> np.ndarray:
     is spread over the face by Gaussian-process regression, in the plane of the picture, as part of
     the person: it turns with the head and moves with the expressions.
     """
-    rot = np.asarray(heads.rotation(*jnp.asarray(fit.motion[:3])))
-    placed = heads.place_fit(head, *(jnp.asarray(x) for x in fit[:3]))
-    seen = np.asarray(heads.landmarks(head, placed))[: len(SPREAD_OVER)]
+    rot, seen = (np.asarray(x) for x in _seen(head, fit.identity, fit.motion, fit.placement))
+    seen = seen[: len(SPREAD_OVER)]
     left = (np.asarray(target_L2)[: len(seen)] - seen[:, :2]) * [1.0, -1.0]
     left *= (1.0 - seen[:, 2:] / heads.CAMERA_CM) / fit.placement[2]  # cm in the camera's frame
     left *= (np.asarray(head.landmark_trust)[: len(seen)] > 0)[:, None]
     return (_spread(head) @ np.pad(left, ((0, 0), (0, 1))) @ rot).astype(np.float32)
+
+
+def _seen_landmarks(head: Head, identity, motion, placement) -> tuple[jax.Array, jax.Array]:
+    """Rotation (3, 3) and landmarks (478, 3) of a fitted head."""
+    rot = heads.rotation(motion[0], motion[1], motion[2])
+    return rot, heads.landmarks(head, heads.place_fit(head, identity, motion, placement))
+
+
+_seen = Program(_seen_landmarks)
 
 
 def _spread(head: Head) -> np.ndarray:

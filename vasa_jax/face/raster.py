@@ -22,7 +22,7 @@ from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.lashes import lash_line
-from vasa_jax.nn.warp import image_grid, sample_image
+from vasa_jax.nn.warp import image_grid, sample_image, stored
 
 WINDOWS = (8, 14, 24)  # pixels at 256 per size class; faces up to 1.6 times the usual size
 FRONT_SHARE = (0.8, 0.78, 0.66)  # most of each class that ever faces the viewer at once (measured)
@@ -207,7 +207,7 @@ def drive_geometry(
     )  # fmt: skip
     # Without the barriers XLA:CPU fuses table and gather into every consumer and repeats them per
     # pixel and channel (25 ms instead of 12 ms).
-    row = jax.lax.optimization_barrier(row)
+    row = stored(row)
     hit = raster.triangle_YX >= 0
     r = row[jnp.maximum(raster.triangle_YX, 0)]
     r = jax.lax.optimization_barrier(r)

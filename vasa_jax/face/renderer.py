@@ -24,7 +24,7 @@ from vasa_jax.nn.conv import (
     space_to_depth,
     upsample_nearest,
 )
-from vasa_jax.nn.warp import sample_volume, volume_grid
+from vasa_jax.nn.warp import sample_volume, stored, volume_grid
 
 BOX_CM = 1.15 * HEAD_WIDTH_CM  # half side of the canonical cube around the head's origin
 
@@ -107,7 +107,7 @@ def to_canonical(posed_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> j
 def from_canonical(volume_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> jax.Array:
     """Non-rigid, then rigid sampling of one canonical volume into the driver's view."""
     grid = volume_grid(*volume_ZYXC.shape[:3])
-    moved = sample_volume(volume_ZYXC, grid + offset_ZYX3)
+    moved = stored(sample_volume(volume_ZYXC, grid + offset_ZYX3))
     return sample_volume(moved, from_view(grid, pose))
 
 

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
@@ -30,8 +27,6 @@ from vasa_jax.generate.rolling import RollingConfig
 
 if TYPE_CHECKING:
     from vasa_jax.generate.talker import Engine
-
-_feature_step = functools.partial(jax.jit, static_argnums=0)(audio_features.step)
 
 
 class Heard:
@@ -49,9 +44,9 @@ class Heard:
     def features(self, samples_TS: np.ndarray) -> np.ndarray:
         """(T, D) of the next T frames of 640 samples; those known already are not made again."""
         for samples in samples_TS[len(self._rows) :]:
-            state, row = _feature_step(self._cfg, self._states[-1], samples[None])
+            state, row = audio_features.kept_step(self._cfg, self._states[-1], samples[None])
             self._states.append(state)
-            self._rows.append(np.asarray(row[0, 0]))
+            self._rows.append(np.asarray(row)[0, 0])
         return np.stack(self._rows[: len(samples_TS)])
 
     def advance(self, frames: int) -> None:
@@ -103,7 +98,7 @@ class LiveMotion:
         self._rest = np.zeros((places, self.frames, self.model.features.dim), np.float32)
 
     def _new_state(self) -> rolling.RollingState:
-        return jax.device_put(rolling.init_state(self.model, jnp.zeros(self.places, jnp.uint32)))
+        return rolling.kept_init_state(self.model, np.zeros(self.places, np.uint32))
 
     @property
     def taken(self) -> int:
@@ -195,4 +190,4 @@ class LiveMotion:
             self._params, self.model, self.cfg, self._state, features, valid, controls,
             self._scales, active_B=active, reset_B=reset, seed_B=seeds,
         )  # fmt: skip
-        return np.asarray(self._stats.denormalize(motion))
+        return self._stats.denormalize(np.asarray(motion))

@@ -20,6 +20,7 @@ import numpy as np
 
 from vasa_jax.audio import features as audio_features
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate import rolling
@@ -130,9 +131,9 @@ def generate_motion(
     features_AD, wishes = pad(features_TD), Controls(*(pad(x) for x in controls))
     wishes = wishes._replace(distance=np.where(wishes.distance > 0, wishes.distance, 1.0))
     valid_A = np.arange(length) < total
-    scale_arrays = {n: jnp.float32(s) for n, s in scales.items()}
-    bounds = None if interval is None else (jnp.float32(interval[0]), jnp.float32(interval[1]))
-    state = rolling.init_state(model, jnp.asarray([seed]))
+    scale_arrays = {n: np.asarray(s, np.float32) for n, s in scales.items()}
+    bounds = None if interval is None else tuple(np.asarray(t, np.float32) for t in interval)
+    state = rolling.kept_init_state(model, np.asarray([seed], np.uint32))
     out: list[np.ndarray] = []
     for i in range(num_chunks):
         part = slice(i * chunk, (i + 1) * chunk + ahead)
@@ -140,13 +141,13 @@ def generate_motion(
             model, cfg, params, state, features_AD[None, part], valid_A[None, part],
             Controls(*(x[None, part] for x in wishes)), scale_arrays, bounds,
         )  # fmt: skip
-        out.append(np.asarray(table.denormalize(motion[0])))
+        out.append(np.asarray(table.denormalize(np.asarray(motion)[0])))
         if progress is not None:
             progress(min((i + 1) * chunk, total), total)
     return np.concatenate(out)[:total] if out else np.zeros((0, MOTION_DIM), np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "cfg"), donate_argnames="state")
+@functools.partial(Program, static=("model", "cfg"), donate=("state",))
 def roll_chunk(
     model: MotionModelConfig,
     cfg: RollingConfig,
@@ -204,10 +205,9 @@ def speech_features(model: MotionModelConfig, samples: np.ndarray) -> np.ndarray
     state = audio_features.init_state(model.features, 1)
     out = []
     for start in range(0, len(padded), piece):
-        state, feats = _feature_step(model.features, state, padded[None, start : start + piece])
-        out.append(np.asarray(feats[0]))
+        state, feats = audio_features.kept_step(
+            model.features, state, padded[None, start : start + piece]
+        )
+        out.append(np.asarray(feats)[0])
     dim = model.features.dim
     return np.concatenate(out)[:total] if out else np.zeros((0, dim), np.float32)
-
-
-_feature_step = functools.partial(jax.jit, static_argnums=0)(audio_features.step)

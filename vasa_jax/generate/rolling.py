@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_NAMES, Controls
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
@@ -121,6 +122,9 @@ def init_state(model: MotionModelConfig, seeds: jax.Array) -> RollingState:
         key=keys,
         frame=jnp.zeros((batch,), jnp.int32),
     )
+
+
+kept_init_state = Program(init_state, static=("model",))  # one program instead of one per array
 
 
 def guidance_scales(
@@ -230,7 +234,7 @@ def step(
     return new_state, choose(motion, jnp.zeros_like(motion))
 
 
-live_step = jax.jit(step, static_argnames=("model", "cfg"), donate_argnames="state")
+live_step = Program(step, static=("model", "cfg"), donate=("state",))
 """``step`` compiled, its state donated: the buffers of the state that goes in are used for the one
 that comes out, so never look at the old one again. A process that serves one release in one mode
 compiles it once; give every argument the same shape, dtype and device each time."""

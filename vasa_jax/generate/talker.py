@@ -26,6 +26,7 @@ from PIL import Image
 from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.programs import Program
 from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import align
 from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, from_uint8, to_uint8
@@ -100,7 +101,7 @@ class Engine:
             self.quick_defaults = configs.from_json(
                 GenerateDefaults, release.config["student"]["generate"]
             )
-        self.render = jax.jit(self._render)
+        self.render = Program(self._render, closed_over=(face_config, self.autoencoder.classes))
         self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
 
     @property
@@ -342,9 +343,6 @@ class Talker:
             if progress is not None:
                 progress("render", self._frames, len(motion_TM))
 
-    def _render_programs(self) -> int:
-        return self.engine.render._cache_size()  # type: ignore[attr-defined]
-
     def report(self) -> dict[str, Any]:
         """Numbers of the last ``generate``: frames, ms per frame by part, compilations, face."""
         count = max(self._frames, 1)
@@ -358,8 +356,8 @@ class Talker:
             "ms_per_frame": {k: round(v * 1e3 / count, 3) for k, v in self._spent.items()},
             "compilations": _compile_counter().count - self._compilations_before,
             "compiled": {
-                "motion": roll_chunk._cache_size(),  # type: ignore[attr-defined]
-                "render": self._render_programs(),
+                "motion": roll_chunk.count,
+                "render": self.engine.render.count,
             },
             "faces": len(self.faces),
             "face_box": [round(v, 1) for v in self.face.box],

@@ -126,8 +126,7 @@ def contact_sheet(
 
 
 def _read(file: Path, max_side: int) -> np.ndarray:
-    Image.init()
-    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    with _open(file) as image:
         width, height = image.size
         if min(width, height) < MIN_SIDE:
             raise UserError(f"{file} is only {width}x{height} pixels; give a larger picture")
@@ -144,6 +143,16 @@ def _read(file: Path, max_side: int) -> np.ndarray:
     if max(picture.size) > max_side:
         picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return np.array(picture)
+
+
+def _open(file: Path) -> Image.Image:
+    """The common formats first: knowing all of Pillow's takes a tenth of a second."""
+    Image.preinit()
+    try:
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    except Image.UnidentifiedImageError:
+        Image.init()
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:

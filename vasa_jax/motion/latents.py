@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM, MOTION_NAMES, POSE
+from vasa_jax.core.types import (
+    EXPRESSION,
+    EXPRESSION_NAMES,
+    GAZE,
+    MOTION_DIM,
+    MOTION_NAMES,
+    POSE,
+    Array,
+)
 
 STD_FLOOR = 0.02
 
@@ -82,10 +90,15 @@ class MotionStats(NamedTuple):
         shape = (1,) * (motion.ndim - 1) + (-1,)
         return (motion - self.mean.reshape(shape)) / self.std.reshape(shape)
 
-    def denormalize(self, latent: jax.Array) -> jax.Array:
-        """Physical motion; expression weights are brought back into [0, 1] and tz to zero."""
+    def denormalize(self, latent: Array) -> Array:
+        """Physical motion; expression weights are brought back into [0, 1] and tz to zero.
+
+        Of a numpy array in numpy: outside of a program each operation of JAX's compiles one.
+        """
+        xp = np if isinstance(latent, np.ndarray) else jnp
         shape = (1,) * (latent.ndim - 1) + (-1,)
         motion = latent * self.std.reshape(shape) + self.mean.reshape(shape)
-        motion = jnp.asarray(motion).at[..., POSE.start + 5].set(0.0)
-        weights = jnp.clip(motion[..., EXPRESSION], 0.0, 1.0)
-        return jnp.concatenate([motion[..., : EXPRESSION.start], weights], axis=-1)
+        tz = MOTION_NAMES.index("tz")
+        low, high = motion[..., :tz], motion[..., tz + 1 : EXPRESSION.start]
+        weights = xp.clip(motion[..., EXPRESSION], 0.0, 1.0)
+        return xp.concatenate([low, xp.zeros_like(motion[..., :1]), high, weights], axis=-1)

@@ -1,0 +1,120 @@
+"""Programs that outlive their process: the second maker of one neither traces nor compiles."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vasa_jax.core import compile_cache, programs
+from vasa_jax.core.programs import Program
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", str(tmp_path))
+    return tmp_path / "programs"
+
+
+def counted(scale=2.0):
+    """A function, and the list that grows whenever it is traced."""
+    traced = []
+
+    def function(table, x, power=1):
+        traced.append(power)
+        return {"y": (table["w"] * x * scale) ** power}
+
+    return function, traced
+
+
+def test_a_second_program_is_read_and_not_traced(cache):
+    table = {"w": np.float32(3.0)}
+    for round in range(2):
+        function, traced = counted()
+        program = Program(function, static=("power",))
+        for power in (1, 2):
+            y = program(table, X, power=power)["y"]
+            np.testing.assert_allclose(y, (6.0 * X) ** power)
+        assert traced == ([1, 2] if round == 0 else [])
+        assert program.count == 2 and len(list(cache.iterdir())) == 2
+
+
+def test_shapes_dtypes_and_what_is_closed_over_are_told_apart():
+    function, traced = counted(2.0)
+    program = Program(function, closed_over=(2.0,))
+    table = {"w": np.float32(1.0)}
+    program(table, X)
+    program(table, X[:1])
+    program(table, X.astype(np.int32).astype(np.float32))  # the first form again
+    assert len(traced) == 2
+    other, traced = counted(5.0)
+    np.testing.assert_allclose(Program(other, closed_over=(5.0,))(table, X)["y"], 5.0 * X)
+    assert traced == [1]
+
+
+def test_other_surroundings_make_another_program(monkeypatch):
+    for words in (("source a",), ("source b",)):
+        monkeypatch.setattr(programs, "_surroundings", lambda words=words: words)
+        function, traced = counted()
+        Program(function)({"w": np.float32(1.0)}, X)
+        assert traced == [1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_damaged_file_is_compiled_anew(cache, damage):
+    table = {"w": np.float32(1.0)}
+    Program(counted()[0])(table, X)
+    (file,) = cache.iterdir()
+    data = file.read_bytes()
+    file.write_bytes(data[:-9] if damage is None else damage)
+    function, traced = counted()
+    np.testing.assert_allclose(Program(function)(table, X)["y"], 2.0 * X)
+    assert traced == [1] and file.stat().st_size > 1000
+
+
+def test_a_donated_argument_is_used_up_by_a_program_that_was_read():
+    def advance(state, x):
+        return state + x
+
+    for _ in range(2):
+        state = jax.device_put(X)
+        out = Program(advance, donate=("state",))(state, X)
+        np.testing.assert_allclose(out, 2 * X)
+        assert state.is_deleted()
+
+
+def test_inside_of_another_trace_it_is_a_plain_function(cache):
+    program = Program(lambda x: x * 2.0)
+    np.testing.assert_allclose(jax.jit(lambda x: program(x) + 1.0)(X), 2 * X + 1)
+    assert not list(cache.iterdir())
+
+
+def test_calls_out_of_a_program_are_not_kept(cache):
+    solve = Program(lambda a: jnp.linalg.cholesky(a))
+    np.testing.assert_allclose(solve(np.eye(3, dtype=np.float32)), np.eye(3))
+    assert not list(cache.iterdir())
+
+
+def test_nothing_is_kept_when_caches_are_off(cache, monkeypatch):
+    monkeypatch.setenv("VASA_CACHE", "off")
+    function, traced = counted()
+    program = Program(function)
+    program({"w": np.float32(1.0)}, X)
+    assert program.count == 1 and traced == [1] and not cache.exists()
+
+
+def test_the_folder_stays_below_its_limit(cache, monkeypatch):
+    monkeypatch.setattr(programs, "LIMIT_BYTES", 1)
+    for rows in (1, 2):
+        Program(lambda x: x + 1.0)(np.zeros(rows, np.float32))
+    assert len(list(cache.iterdir())) == 0
+
+
+def test_jaxs_cache_is_as_before_after_a_bypass():
+    was = jax.config.jax_enable_compilation_cache
+    with compile_cache.bypassed():
+        assert not jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache == was
