@@ -1,0 +1,106 @@
+"""The invisible mark: a spread-spectrum pattern added to the luminance of every frame.
+
+    marker = Marker(Payload.of(release.sha256), height, width)
+    marked = marker(frame)                    # uint8 (Y, X, 3), a fraction of a millisecond
+
+The pattern (``pattern.py``) belongs to the picture's frame and not to the face in it; it is the
+same for all frames of a video, so that coding keeps it where the picture rests and a detector
+(``detector.py``) may average. The same amount is added to red, green and blue. Its strength follows
+the deviation of the luminance in each chip of the lattice: more where there is texture to hide it; on
+flat ground it falls with the picture's size, since large pictures have chips to spare.
+``MAX_STRENGTH`` bounds it such that no frame falls below 42 dB of PSNR, whatever it shows: the
+pattern's mean square is (2/3)^2, hence the error's at most (2/3 * 2.95)^2 + 1/12 (rounding) = 3.95
+grey levels squared, 42.2 dB.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.provenance.pattern import PUBLIC_KEY, pattern, pitch_of
+from vasa_jax.provenance.payload import Payload
+
+FLAT_STRENGTH = (1.0, 2.0)  # grey levels at a chip's centre, on flat ground: large, small pictures
+MAX_STRENGTH = 2.95
+PER_DEVIATION = 0.3  # more strength per grey level of mean deviation within the chip
+
+
+@functools.partial(jax.jit, static_argnames="pitch")
+def embed(
+    frame_YX3: jax.Array,
+    pattern_YX: jax.Array,
+    spread_CX: jax.Array,
+    flat: jax.Array,
+    *,
+    pitch: int,
+) -> jax.Array:
+    """The marked frame, uint8 (Y, X, 3); pure, one program per size.
+
+    Args:
+        pattern_YX: of ``pattern.pattern``, float32, with zeros below up to whole chips.
+        spread_CX: 1 where a column of pixels lies in a column of chips, float32; a product with it
+            repeats values per chip, several times faster on a CPU than indexing does.
+        flat: strength on flat ground, grey levels.
+        pitch: px per chip, of ``pattern.pitch_of``.
+    """
+    height, width = frame_YX3.shape[:2]
+    rows, columns = pattern_YX.shape[0] // pitch, spread_CX.shape[0]
+    # Barriers keep XLA from computing the small arrays anew for each pixel.
+    deviation_RC = _deviation(frame_YX3, rows, columns, pitch)
+    strength_RC = jax.lax.optimization_barrier(
+        jnp.minimum(flat + PER_DEVIATION * deviation_RC, MAX_STRENGTH)
+    )
+    strength_RX = jax.lax.optimization_barrier(strength_RC @ spread_CX)
+    added = pattern_YX.reshape(rows, pitch, width) * strength_RX[:, None, :]
+    added_YX = jax.lax.optimization_barrier(jnp.round(added).astype(jnp.int16))
+    added_YX = added_YX.reshape(rows * pitch, width)[:height]
+    marked = frame_YX3.astype(jnp.int16) + added_YX[:, :, None]
+    return jnp.clip(marked, 0, 255).astype(jnp.uint8)
+
+
+def _deviation(frame_YX3: jax.Array, rows: int, columns: int, pitch: int) -> jax.Array:
+    """(rows, columns) mean deviation of five samples of green in each chip, grey levels."""
+    last = pitch - 1
+    samples = []
+    for y, x in ((0, 0), (0, last), (last, 0), (last, last), (pitch // 2, pitch // 2)):
+        cell = frame_YX3[y::pitch, x::pitch, 1].astype(jnp.float32)
+        missing = (0, rows - cell.shape[0]), (0, columns - cell.shape[1])
+        samples.append(jnp.pad(cell, missing, mode="edge"))
+    mean = sum(samples, jnp.zeros_like(samples[0])) / 5.0
+    return sum((jnp.abs(sample - mean) for sample in samples), jnp.zeros_like(mean)) / 5.0
+
+
+def flat_strength(height: int, width: int) -> float:
+    """Grey levels on flat ground for a picture of that size: 2 at 256 px, 1 from 1024 px on."""
+    return float(np.clip(2.0 * np.sqrt(256.0 / min(height, width)), *FLAT_STRENGTH))
+
+
+class Marker:
+    """Marks frames of one size with one payload."""
+
+    def __init__(self, payload: Payload, height: int, width: int, *, key: bytes = PUBLIC_KEY):
+        self.payload, self.size = payload, (height, width)
+        self._pitch = pitch_of(height, width)
+        spread = np.repeat(np.eye(-(-width // self._pitch), dtype=np.float32), self._pitch, axis=1)
+        values = np.pad(pattern(payload, height, width, key), ((0, -height % self._pitch), (0, 0)))
+        # Frames are on the host by now; an accelerator would have to be sent each and send it back.
+        flat = np.float32(flat_strength(height, width))
+        self._arrays = jax.device_put((values, spread[:, :width], flat), _host())
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """A marked copy of a frame uint8 (Y, X, 3). Raises ValueError for another size."""
+        if frame.shape[:2] != self.size:
+            raise ValueError(f"a marker for {self.size} got a frame of {frame.shape[:2]}")
+        return np.asarray(embed(frame, *self._arrays, pitch=self._pitch))
+
+
+def _host() -> jax.Device | None:
+    """The first CPU; None where JAX was told to know of none."""
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
