@@ -61,6 +61,11 @@ class Payload:
         """UTC, to the minute."""
         return EPOCH + datetime.timedelta(minutes=self.time)
 
+    def to_json(self) -> dict[str, int | str]:
+        """The fields in words: scheme, release (hex digits), time (ISO 8601)."""
+        when = self.when.strftime("%Y-%m-%dT%H:%MZ")
+        return {"scheme": self.scheme, "release": self.release_prefix, "time": when}
+
     def bits(self) -> np.ndarray:
         """(48,) of 0 and 1, most significant first."""
         text = "".join(f"{getattr(self, name):0{bits}b}" for name, bits in FIELD_BITS.items())

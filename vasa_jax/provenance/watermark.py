@@ -6,8 +6,8 @@
 The pattern (``pattern.py``) belongs to the picture's frame and not to the face in it; it is the
 same for all frames of a video, so that coding keeps it where the picture rests and a detector
 (``detector.py``) may average. The same amount is added to red, green and blue. Its strength follows
-the deviation of the luminance in each chip of the lattice: more where there is texture to hide it; on
-flat ground it falls with the picture's size, since large pictures have chips to spare.
+the deviation of the luminance in each chip of the lattice: more where there is texture to hide it;
+on flat ground it falls with the picture's size, since large pictures have chips to spare.
 ``MAX_STRENGTH`` bounds it such that no frame falls below 42 dB of PSNR, whatever it shows: the
 pattern's mean square is (2/3)^2, hence the error's at most (2/3 * 2.95)^2 + 1/12 (rounding) = 3.95
 grey levels squared, 42.2 dB.
@@ -26,6 +26,7 @@ from vasa_jax.provenance.payload import Payload
 
 FLAT_STRENGTH = (1.0, 2.0)  # grey levels at a chip's centre, on flat ground: large, small pictures
 MAX_STRENGTH = 2.95
+KEPT_PROGRAMS = 64  # one per size; a server that sees portraits of all sizes must not grow
 PER_DEVIATION = 0.3  # more strength per grey level of mean deviation within the chip
 
 
@@ -80,7 +81,7 @@ def flat_strength(height: int, width: int) -> float:
 
 
 class Marker:
-    """Marks frames of one size with one payload."""
+    """Marks frames of one size with one payload; ready, that is compiled, when made."""
 
     def __init__(self, payload: Payload, height: int, width: int, *, key: bytes = PUBLIC_KEY):
         self.payload, self.size = payload, (height, width)
@@ -90,6 +91,9 @@ class Marker:
         # Frames are on the host by now; an accelerator would have to be sent each and send it back.
         flat = np.float32(flat_strength(height, width))
         self._arrays = jax.device_put((values, spread[:, :width], flat), _host())
+        if embed._cache_size() >= KEPT_PROGRAMS:  # type: ignore[attr-defined]
+            embed.clear_cache()  # type: ignore[attr-defined]
+        self(np.zeros((height, width, 3), np.uint8))
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """A marked copy of a frame uint8 (Y, X, 3). Raises ValueError for another size."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from vasa_jax.checkpoint.release import Release, load_release
@@ -207,9 +208,7 @@ class LiveServer:
         began = time.perf_counter()
         async with self._preparing:  # one at a time: it takes what the sessions need
             picture = await decode_portrait(data, max_side=self.cfg.max_side)
-            talker = await asyncio.get_running_loop().run_in_executor(
-                None, lambda: Talker(self.release, picture, max_side=self.cfg.max_side)
-            )
+            talker = await asyncio.get_running_loop().run_in_executor(None, self._talker, picture)
         name = secrets.token_urlsafe(12)
         self._portraits[name] = talker
         kept = [key for key in self._portraits if key != protocol.EXAMPLE]
@@ -226,6 +225,11 @@ class LiveServer:
                 "ms": round((time.perf_counter() - began) * 1e3, 1),
             }
         )
+
+    def _talker(self, picture: np.ndarray) -> Talker:
+        talker = Talker(self.release, picture, max_side=self.cfg.max_side)
+        talker.marker()  # compiled here, so that no session waits for it
+        return talker
 
     # -- sessions ----------------------------------------------------------------------------------
 
