@@ -49,6 +49,7 @@ from vasa_jax.generate.live_motion import Heard
 from vasa_jax.generate.steering import Asked, Steering, checked_pose, loud
 from vasa_jax.generate.timeline import Timeline
 from vasa_jax.generate.wishes import Wishes
+from vasa_jax.provenance.payload import Payload
 
 if TYPE_CHECKING:
     from vasa_jax.generate.talker import Talker
@@ -151,6 +152,11 @@ class LiveStream:
     @property
     def latency_ms(self) -> float:
         return self.engine.latency_ms
+
+    @property
+    def payload(self) -> Payload | None:
+        """What the invisible mark of the frames says; None when there is none."""
+        return None if self._marker is None else self._marker.payload
 
     async def push(self, samples: np.ndarray) -> None:
         """More sound, mono at the stream's rate, any number of samples.
