@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -125,15 +124,14 @@ def find(picture: np.ndarray, *, key: bytes = PUBLIC_KEY, wide: bool = False) ->
     if min(height, width) < 24:
         raise ValueError(f"a picture of {width}x{height} px is too small")
     matcher = _Matcher(key)
-    best, looks = (-math.inf, 0.0, 0, 0), 0
+    best, looks = (-math.inf, 0.0), 0
     for pitch in pitches(height, width, wide=wide):
-        samples = whitened(grey, pitch, pitch, MAX_CHIPS)
-        for ratio, tile in _folds(samples):
-            scores = matcher(tile)
-            looks += scores.size
-            at = int(scores.argmax())
-            if scores.flat[at] > best[0]:
-                best = (float(scores.flat[at]), pitch * ratio, *divmod(at, SIDE))
+        ratios, tiles = _folds(whitened(grey, pitch, pitch, MAX_CHIPS))
+        scores = matcher(tiles)
+        looks += scores.size
+        at = int(scores.argmax())
+        if scores.flat[at] > best[0]:
+            best = float(scores.flat[at]), pitch * ratios[at // SIDE**2]
     # Once more around the best, with the whole picture and both directions on their own.
     score, tile, geometry, chips, more = _refine(grey, best[1], matcher)
     return Found(
@@ -176,16 +174,18 @@ def whitened(grey: np.ndarray, pitch_y: float, pitch_x: float, most: int) -> np.
     sampled = Image.fromarray(grey).resize(
         (2 * columns, 2 * rows), Image.Resampling.BICUBIC, box=box
     )
+    from scipy.fft import next_fast_len
     from scipy.ndimage import gaussian_filter, uniform_filter
 
     x = np.asarray(sampled, np.float32)
-    x = x - gaussian_filter(x, _HIGH_PASS)
+    x = x - gaussian_filter(x, _HIGH_PASS, truncate=3.0)
     x = x / (np.sqrt(np.maximum(uniform_filter(x * x, 5), 0.0)) + _FLOOR)
     x = np.clip(x, -_CLIP, _CLIP)
-    spectrum = np.fft.rfft2(x)
+    fast = [next_fast_len(n, real=True) for n in x.shape]
+    spectrum = np.fft.rfft2(x, fast)
     power = uniform_filter(np.abs(spectrum) ** 2, _SMOOTH, mode="nearest")
     power += 0.02 * power.mean() + 1e-12
-    x = np.fft.irfft2(spectrum / power ** (_FLATTEN / 2), x.shape)
+    x = np.fft.irfft2(spectrum / power ** (_FLATTEN / 2), fast)[: x.shape[0], : x.shape[1]]
     x = x / (x.std() + 1e-12)
     x = np.clip(x, -3.0, 3.0).astype(np.float32)
     # Phases are counted from the picture's corner, so zeros stand for whole chips before the part.
@@ -194,21 +194,22 @@ def whitened(grey: np.ndarray, pitch_y: float, pitch_x: float, most: int) -> np.
     return np.pad(x, ((before[0], after[0]), (before[1], after[1])))
 
 
-def _folds(samples: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-    """(ratio of the pitch, (64, 64) folded) for pitches around the one that was resampled."""
+def _folds(samples: np.ndarray) -> tuple[list[float], np.ndarray]:
+    """Ratios (K) to the pitch that was resampled, and what is folded for each: (K, 64, 64)."""
     rows, columns = (n // SIDE for n in samples.shape)
     blocks = samples.reshape(rows, SIDE, columns, SIDE)
     longest = max(rows, columns) * SIDE / 2  # samples from the middle to the edge
-    steps = math.ceil(longest * COARSE_STEP / 2)
+    steps = math.ceil(longest * COARSE_STEP / 2) if rows * columns > 1 else 0
+    ratios, tiles = [], []
     for step in range(-steps, steps + 1):
         delta = step / longest
-        if rows == columns == 1 and step:
-            continue
         folded_y = sum(np.roll(blocks[i], -_shift(i, rows, delta), axis=0) for i in range(rows))
         tile = sum(
             np.roll(folded_y[:, j], -_shift(j, columns, delta), axis=1) for j in range(columns)
         )
-        yield 1.0 + delta, np.asarray(tile)
+        ratios.append(1.0 + delta)
+        tiles.append(tile)
+    return ratios, np.stack(tiles)
 
 
 def _shift(block: int, count: int, delta: float) -> int:
@@ -217,30 +218,29 @@ def _shift(block: int, count: int, delta: float) -> int:
 
 
 class _Matcher:
-    """Equation (1) at all 64 x 64 phases."""
+    """Equation (1) at all 64 x 64 phases of tiles (..., 64, 64) float32."""
 
     def __init__(self, key: bytes):
         sign, pilot, _ = layout(key)
         signs, mask = np.zeros((2, SIDE, SIDE))
         signs[::2, ::2] = np.where(pilot, sign, 0)
         mask[::2, ::2] = pilot
-        self._signs = np.conj(np.fft.rfft2(signs))
-        self._mask = np.conj(np.fft.rfft2(mask))
+        self._signs = np.conj(np.fft.rfft2(signs)).astype(np.complex64)
+        self._mask = np.conj(np.fft.rfft2(mask)).astype(np.complex64)
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
         chips = _boxes(tile)
         energy = chips * chips
-        both = np.fft.irfft2(
-            np.stack([np.fft.rfft2(chips) * self._signs, np.fft.rfft2(energy) * self._mask]),
-            (SIDE, SIDE),
-        )
-        return both[0] / np.sqrt(np.maximum(both[1], 1e-9 * energy.sum() + 1e-30))
+        agree = np.fft.irfft2(np.fft.rfft2(chips) * self._signs, (SIDE, SIDE))
+        norm = np.fft.irfft2(np.fft.rfft2(energy) * self._mask, (SIDE, SIDE))
+        least = 1e-5 * energy.sum((-1, -2), keepdims=True) + 1e-20  # of rounding, or of nothing
+        return agree / np.sqrt(np.maximum(norm, least))
 
 
 def _boxes(tile: np.ndarray) -> np.ndarray:
     """Sums of 2 x 2 samples from each sample on: a chip at every phase."""
-    rows = tile + np.roll(tile, -1, 0)
-    return (rows + np.roll(rows, -1, 1)).astype(np.float64)
+    rows = tile + np.roll(tile, -1, -2)
+    return rows + np.roll(rows, -1, -1)
 
 
 def _chips_at(tile: np.ndarray, geometry: Geometry) -> np.ndarray:
