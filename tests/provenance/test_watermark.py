@@ -65,6 +65,14 @@ def test_scale_and_crop_are_found_by_themselves(scale, crop):
         assert pitch == pytest.approx(scale * pattern.pitch_of(300, 280), rel=0.01)
 
 
+def test_large_pictures_are_marked_more_coarsely_and_found_all_the_same():
+    plain, marked = marked_picture(640, 620, 5)
+    error = np.square(marked.astype(np.float64) - plain).mean()
+    assert 10 * math.log10(255**2 / error) >= 43.0
+    found = find(resized(marked[40:], 0.5))
+    assert found.false_alarm < 1e-20 and read_payload(found.tile) == SAID
+
+
 def test_a_still_survives_jpeg_75():
     out = io.BytesIO()
     Image.fromarray(marked_picture(seed=2)[1]).save(out, "JPEG", quality=75)

@@ -6,11 +6,11 @@
 The pattern (``pattern.py``) belongs to the picture's frame and not to the face in it; it is the
 same for all frames of a video, so that coding keeps it where the picture rests and a detector
 (``detector.py``) may average. The same amount is added to red, green and blue. Its strength follows
-the deviation of the luminance in each chip of the lattice: more where there is texture to hide it;
-on flat ground it falls with the picture's size, since large pictures have chips to spare.
-``MAX_STRENGTH`` bounds it such that no frame falls below 42 dB of PSNR, whatever it shows: the
-pattern's mean square is (2/3)^2, hence the error's at most (2/3 * 2.95)^2 + 1/12 (rounding) = 3.95
-grey levels squared, 42.2 dB.
+the deviation of the luminance in each chip of the lattice (in large pictures in each 2 x 2, a
+quarter of the work): more where there is texture to hide it. On flat ground it falls with the
+picture's size, since large pictures have chips to spare. ``MAX_STRENGTH`` bounds it such that no
+frame falls below 42 dB of PSNR, whatever it shows: the pattern's mean square is (2/3)^2, hence the
+error's at most (2/3 * 2.95)^2 + 1/12 (rounding) = 3.95 grey levels squared, 42.2 dB.
 """
 
 from __future__ import annotations
@@ -26,49 +26,50 @@ from vasa_jax.provenance.payload import Payload
 
 FLAT_STRENGTH = (1.0, 2.0)  # grey levels at a chip's centre, on flat ground: large, small pictures
 MAX_STRENGTH = 2.95
+LARGE_PIXELS = 600 * 600  # above, strength is decided for 2 x 2 chips together
 KEPT_PROGRAMS = 64  # one per size; a server that sees portraits of all sizes must not grow
 PER_DEVIATION = 0.3  # more strength per grey level of mean deviation within the chip
 
 
-@functools.partial(jax.jit, static_argnames="pitch")
+@functools.partial(jax.jit, static_argnames="cell")
 def embed(
     frame_YX3: jax.Array,
     pattern_YX: jax.Array,
     spread_CX: jax.Array,
     flat: jax.Array,
     *,
-    pitch: int,
+    cell: int,
 ) -> jax.Array:
     """The marked frame, uint8 (Y, X, 3); pure, one program per size.
 
     Args:
-        pattern_YX: of ``pattern.pattern``, float32, with zeros below up to whole chips.
-        spread_CX: 1 where a column of pixels lies in a column of chips, float32; a product with it
+        pattern_YX: of ``pattern.pattern``, float32, with zeros below up to whole cells.
+        spread_CX: 1 where a column of pixels lies in a column of cells, float32; a product with it
             repeats values per chip, several times faster on a CPU than indexing does.
         flat: strength on flat ground, grey levels.
-        pitch: px per chip, of ``pattern.pitch_of``.
+        cell: side in px of the cells that have one strength each.
     """
     height, width = frame_YX3.shape[:2]
-    rows, columns = pattern_YX.shape[0] // pitch, spread_CX.shape[0]
+    rows, columns = pattern_YX.shape[0] // cell, spread_CX.shape[0]
     # Barriers keep XLA from computing the small arrays anew for each pixel.
-    deviation_RC = _deviation(frame_YX3, rows, columns, pitch)
+    deviation_RC = _deviation(frame_YX3, rows, columns, cell)
     strength_RC = jax.lax.optimization_barrier(
         jnp.minimum(flat + PER_DEVIATION * deviation_RC, MAX_STRENGTH)
     )
     strength_RX = jax.lax.optimization_barrier(strength_RC @ spread_CX)
-    added = pattern_YX.reshape(rows, pitch, width) * strength_RX[:, None, :]
+    added = pattern_YX.reshape(rows, cell, width) * strength_RX[:, None, :]
     added_YX = jax.lax.optimization_barrier(jnp.round(added).astype(jnp.int16))
-    added_YX = added_YX.reshape(rows * pitch, width)[:height]
+    added_YX = added_YX.reshape(rows * cell, width)[:height]
     marked = frame_YX3.astype(jnp.int16) + added_YX[:, :, None]
     return jnp.clip(marked, 0, 255).astype(jnp.uint8)
 
 
-def _deviation(frame_YX3: jax.Array, rows: int, columns: int, pitch: int) -> jax.Array:
-    """(rows, columns) mean deviation of five samples of green in each chip, grey levels."""
-    last = pitch - 1
+def _deviation(frame_YX3: jax.Array, rows: int, columns: int, side: int) -> jax.Array:
+    """(rows, columns) mean deviation of five samples of green in each cell, grey levels."""
+    last = side - 1
     samples = []
-    for y, x in ((0, 0), (0, last), (last, 0), (last, last), (pitch // 2, pitch // 2)):
-        cell = frame_YX3[y::pitch, x::pitch, 1].astype(jnp.float32)
+    for y, x in ((0, 0), (0, last), (last, 0), (last, last), (side // 2, side // 2)):
+        cell = frame_YX3[y::side, x::side, 1].astype(jnp.float32)
         missing = (0, rows - cell.shape[0]), (0, columns - cell.shape[1])
         samples.append(jnp.pad(cell, missing, mode="edge"))
     mean = sum(samples, jnp.zeros_like(samples[0])) / 5.0
@@ -85,9 +86,10 @@ class Marker:
 
     def __init__(self, payload: Payload, height: int, width: int, *, key: bytes = PUBLIC_KEY):
         self.payload, self.size = payload, (height, width)
-        self._pitch = pitch_of(height, width)
-        spread = np.repeat(np.eye(-(-width // self._pitch), dtype=np.float32), self._pitch, axis=1)
-        values = np.pad(pattern(payload, height, width, key), ((0, -height % self._pitch), (0, 0)))
+        pitch = pitch_of(height, width)
+        self._cell = pitch if height * width <= LARGE_PIXELS else 2 * pitch
+        spread = np.repeat(np.eye(-(-width // self._cell), dtype=np.float32), self._cell, axis=1)
+        values = np.pad(pattern(payload, height, width, key), ((0, -height % self._cell), (0, 0)))
         # Frames are on the host by now; an accelerator would have to be sent each and send it back.
         flat = np.float32(flat_strength(height, width))
         self._arrays = jax.device_put((values, spread[:, :width], flat), _host())
@@ -99,7 +101,7 @@ class Marker:
         """A marked copy of a frame uint8 (Y, X, 3). Raises ValueError for another size."""
         if frame.shape[:2] != self.size:
             raise ValueError(f"a marker for {self.size} got a frame of {frame.shape[:2]}")
-        return np.asarray(embed(frame, *self._arrays, pitch=self._pitch))
+        return np.asarray(embed(frame, *self._arrays, cell=self._cell))
 
 
 def _host() -> jax.Device | None:
