@@ -7,10 +7,13 @@ imported anywhere.
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("VASA_TEST_PLATFORM", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ["VASA_CACHE"] = "off"  # a test must not depend on what an earlier run compiled
+# Certificates that tests make stay out of the user's data folder.
+os.environ["VASA_IDENTITY"] = tempfile.mkdtemp(prefix="vasa-identity-")
 
 import jax
 import pytest

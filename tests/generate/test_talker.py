@@ -16,6 +16,7 @@ from vasa_jax.generate import talker as talkers
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.generate.talker import RENDER_BATCH, Engine, Talker, settle
 from vasa_jax.generate.wishes import wishes
+from vasa_jax.provenance.examine import examine_pictures
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
@@ -46,9 +47,24 @@ def test_speech_makes_as_many_frames_as_it_fills(talker, speech):
 
 
 def test_the_same_seed_gives_the_same_frames(talker, speech):
-    first, again = (_frames(talker, speech, seed=3) for _ in range(2))
+    # Without the mark, which says the minute.
+    first, again = (_frames(talker, speech, seed=3, mark=False) for _ in range(2))
     assert (first == again).all()
-    assert (first != _frames(talker, speech, seed=4)).any()
+    assert (first != _frames(talker, speech, seed=4, mark=False)).any()
+
+
+def test_frames_are_marked_unless_somebody_measures_them(talker, release, speech):
+    plain = _frames(talker, speech, seed=3, mark=False)
+    assert talker.report()["mark"] is None
+    marked = _frames(talker, speech, seed=3)
+    report = talker.report()
+    assert report["compiled"] == {"motion": 1, "render": 1} and report["ms_per_frame"]["mark"] > 0
+    error = np.square(marked.astype(np.float32) - plain).mean((1, 2, 3))
+    assert 10 * np.log10(255**2 / error.max()) >= 42.0
+    verdict = examine_pictures(iter(marked))
+    assert verdict.found and verdict.payload.to_json() == report["mark"]
+    assert verdict.payload.release_prefix == release.sha256[:5]
+    assert not examine_pictures(iter(plain)).found
 
 
 def test_a_release_says_how_its_motion_is_sampled(talker, release, speech, monkeypatch):
@@ -94,7 +110,7 @@ def test_a_student_speaks_unless_a_sampler_is_asked_for(talker, release, speech,
 def test_another_length_compiles_nothing_more(talker, speech):
     _frames(talker, speech)
     before = talker.report()["compilations"]
-    list(talker.generate(np.tile(speech, 4), steps=2, frame="crop"))
+    list(talker.generate(np.tile(speech, 4), steps=2))
     assert talker.report()["compilations"] == before
 
 

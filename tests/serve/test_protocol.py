@@ -15,7 +15,7 @@ from vasa_jax.serve.decoding import decode_portrait
 from vasa_jax.serve.figures import Figures
 from vasa_jax.serve.protocol import Refused
 
-GOOD = {"type": "start", "version": 1}
+GOOD = {"type": "start", "version": 2}
 
 
 def test_a_start_message_has_defaults():
@@ -26,7 +26,7 @@ def test_a_start_message_has_defaults():
 
 @pytest.mark.parametrize("change, words", [
     ({"type": "go"}, "first message"),
-    ({"version": 2}, "version 1"),
+    ({"version": 1}, "version 2"),
     ({"rate": 96000}, "rate"),
     ({"rate": True}, "rate"),
     ({"rate": "16000"}, "rate"),

@@ -65,7 +65,7 @@ async def emptied(server, seconds=5.0):
 async def start(url, **entries):
     http = aiohttp.ClientSession()
     socket = await http.ws_connect(url + protocol.SESSION_PATH)
-    await socket.send_json({"type": "start", "version": 1} | entries)
+    await socket.send_json({"type": "start", "version": 2} | entries)
     return http, socket
 
 
@@ -87,7 +87,7 @@ async def answer(url, message):
 def test_a_session_from_upload_to_goodbye(release):
     async def run():
         async with serving(release) as (server, client, url):
-            portrait = await client.portrait(png(drawn_face(220)))
+            portrait = await client.portrait(png(drawn_face(220)), consent="drawn by a test")
             assert (await client.health())["max_sessions"] == 2
             streams = {"video": b"", "audio": b""}
             async with client.session(portrait=portrait, source="file") as session:
@@ -145,13 +145,13 @@ def test_jpeg_for_builders(release):
 def test_malformed_messages_are_answered_and_harm_nobody(release):
     async def run():
         async with serving(release) as (server, client, url):
-            start_with = [json.dumps({"type": "start", "version": 1, "controls": c})
+            start_with = [json.dumps({"type": "start", "version": 2, "controls": c})
                           for c in ({"gaze": [90, 0]}, {"x": 1})]  # fmt: skip
             for first in ("", "{", "null", '{"type": "stop"}', '{"type": "start"}', b"\0\0",
                           *start_with):  # fmt: skip
                 got = await answer(url, first)
                 assert (got["type"], got["code"]) == ("error", "bad_request"), first
-            got = await answer(url, json.dumps({"type": "start", "version": 1, "portrait": "?"}))
+            got = await answer(url, json.dumps({"type": "start", "version": 2, "portrait": "?"}))
             assert got["code"] == "no_portrait"
             assert await emptied(server)
             async with client.session() as session:  # and within a session
@@ -184,7 +184,7 @@ def test_places_are_freed_after_abrupt_disconnects(release):
                     assert (await socket.receive()).json()["type"] == "ready"
                     await socket.send_bytes(np.ones(8000, "<i2").tobytes())
                 if n == 0:
-                    refused = await answer(url, json.dumps({"type": "start", "version": 1}))
+                    refused = await answer(url, json.dumps({"type": "start", "version": 2}))
                     assert refused["code"] == "busy"
                 for http, socket in opened:  # the network goes away without a word
                     transport = socket._conn.transport
@@ -200,15 +200,15 @@ def test_places_are_freed_after_abrupt_disconnects(release):
 def test_a_token_is_needed_where_there_is_one(release):
     async def run():
         async with serving(release, token=TOKEN) as (server, client, url):
-            message = {"type": "start", "version": 1}
+            message = {"type": "start", "version": 2}
             for token in ({}, {"token": ""}, {"token": TOKEN + "x"}):
                 got = await answer(url, json.dumps(message | token))
                 assert got["code"] == "unauthorised"
             async with LiveClient(url, token="wrong") as stranger:
                 with pytest.raises(UserError, match="token"):
-                    await stranger.portrait(png(drawn_face(200)))
+                    await stranger.portrait(png(drawn_face(200)), consent="myself")
             async with client.session() as session:
-                assert session.ready["version"] == 1
+                assert session.ready["version"] == 2
 
     asyncio.run(run())
 
@@ -233,21 +233,62 @@ def test_uploads_are_bounded(release):
     async def run():
         async with serving(release, upload_s=0.4) as (server, client, url):
             with pytest.raises(UserError, match="no face"):
-                await client.portrait(png(np.full((100, 100, 3), 90, np.uint8)))
+                await client.portrait(png(np.full((100, 100, 3), 90, np.uint8)), consent="myself")
             for data in (b"GIF89a....", b"\x89PNG\r\n\x1a\n" + b"x" * 100, b""):
                 with pytest.raises(UserError, match="refused"):
-                    await client.portrait(data)
+                    await client.portrait(data, consent="me myself")
             with pytest.raises(UserError, match="12 MB"):
-                await client.portrait(bytes(protocol.MAX_PORTRAIT_BYTES + 1))
+                await client.portrait(bytes(protocol.MAX_PORTRAIT_BYTES + 1), consent="myself")
             # One that never ends: the connection gets an answer, and the place is free.
             host, port = url.removeprefix("http://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"POST /v1/portraits HTTP/1.1\r\nHost: localhost\r\n"
-                         b"Content-Length: 100000\r\n\r\n\xff\xd8\xff")  # fmt: skip
+            writer.write(b"POST /v2/portraits HTTP/1.1\r\nHost: localhost\r\n"
+                         b"Consent: myself\r\nContent-Length: 100000\r\n\r\n\xff\xd8")  # fmt: skip
             got = await asyncio.wait_for(reader.read(4096), 5)
             assert b"400" in got.split(b"\r\n")[0] and b"too long" in got
             writer.close()
             assert server._waiting == 0
+
+    asyncio.run(run())
+
+
+def test_a_portrait_comes_with_consent_or_not_at_all(release, caplog):
+    async def run():
+        async with serving(release) as (server, client, _):
+            for nothing in ("", "   ", "?!", "x" * 301):
+                with pytest.raises(UserError, match="refused"):
+                    await client.portrait(png(drawn_face(200)), consent=nothing)
+            assert len(server._portraits) == 1 and (await client.health())["consent_needed"]
+            name = await client.portrait(png(drawn_face(200)), consent="Zoë, by letter\n2026")
+            with caplog.at_level("INFO", "vasa_jax.serve"):
+                async with client.session(portrait=name, source="file") as session:
+                    assert session.ready["consent"] == "Zoë, by letter 2026"
+                    assert session.ready["mark"]["release"] == release.sha256[:5]
+                assert await emptied(server)
+        async with serving(release, ask_consent=False) as (_, client, _):
+            assert await client.portrait(png(drawn_face(200)))
+
+    asyncio.run(run())
+    first, last = (json.loads(r.message) for r in caplog.records if r.name == "vasa_jax.serve")
+    assert first["consent"] == "Zoë, by letter 2026" and first["portrait"]
+    assert last["event"] == "session ends" and last["session"] == first["session"]
+
+
+def test_what_a_client_records_carries_the_mark(release):
+    async def run():
+        from vasa_jax.provenance.examine import examine_pictures
+
+        async with serving(release) as (_, client, _):
+            async with client.session(output="jpeg", source="file") as session:
+                await session.say(0.1 * np.random.default_rng(0).normal(size=16000))
+                shown = []
+                async for message in session:
+                    if message.type == "video":
+                        shown.append(np.asarray(Image.open(io.BytesIO(message.payload))))
+                    if len(shown) == 20:
+                        break
+                verdict = examine_pictures(iter(shown))
+                assert verdict.found and verdict.payload.to_json() == session.ready["mark"]
 
     asyncio.run(run())
 
@@ -282,7 +323,7 @@ def test_a_client_that_does_not_read_is_let_go(release, monkeypatch):
                 "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())  # fmt: skip
             await loop.sock_recv(raw, 4096)
-            text = json.dumps({"type": "start", "version": 1}).encode()
+            text = json.dumps({"type": "start", "version": 2}).encode()
             masked = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text
             await loop.sock_sendall(raw, masked)
             for _ in range(100):

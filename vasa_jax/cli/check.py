@@ -18,6 +18,7 @@ from vasa_jax.core import compile_cache
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "soundfile",
     "soxr", "pillow", "av", "safetensors", "ai-edge-litert",
+    "c2pa-python", "cryptography",
 )  # fmt: skip
 
 

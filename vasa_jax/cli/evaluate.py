@@ -306,7 +306,7 @@ def _talk(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         frames = list(
             talker.generate(
                 samples[voice], seed=args.seed + i, sampler=args.sampler, steps=args.steps,
-                frame="crop",
+                frame="crop", mark=False,  # the pictures are measured, and nobody sees them
             )
         )  # fmt: skip
         others = [spoken[p] for p in speeches if p != voice]
@@ -381,7 +381,7 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
             frames = list(
                 talker.generate(
                     speech, controls=wishes(**wish), seed=args.seed, sampler=args.sampler,
-                    steps=args.steps, frame="crop",
+                    steps=args.steps, frame="crop", mark=False,
                 )
             )  # fmt: skip
             look = controls.look(frames)

@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import re
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.cli.progress import Progress
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate import wishes as asked
 
@@ -69,6 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--face", type=int, metavar="N", help="which face when there are several; 0 is the largest"
     )
     parser.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of the video")
+    parser.add_argument(
+        "--consent", metavar="TEXT", help="who allowed this portrait; kept in the signed manifest"
+    )
+    parser.add_argument(
+        "--certificate",
+        metavar="PEM",
+        help="to sign with, and its chain (one made on this machine)",
+    )
+    parser.add_argument("--key", metavar="PEM", help="of --certificate")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -86,6 +95,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--steps: {args.steps} is outside 1 to 1000")
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed: {args.seed} is outside 0 to {2**32 - 1}")
+    from vasa_jax.cli.signing import Signing
+    from vasa_jax.provenance.consent import checked_consent
+
+    consent = None if args.consent is None else checked_consent(args.consent)
+    signing = Signing(args.certificate, args.key)
 
     from vasa_jax.io.audio import read_original, to_speech
     from vasa_jax.io.image import contact_sheet, write_image
@@ -102,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--sampler: no sampler {args.sampler!r}{asked.near(args.sampler, tuple(SAMPLERS))}"
         )
-    progress = _Progress()
+    progress = Progress()
     progress.say(f"portrait {args.portrait}")
     talker = Talker(args.release, args.portrait, face=args.face or 0)
     _tell_of_faces(talker, args.face, progress)
@@ -132,16 +146,25 @@ def run(args: argparse.Namespace) -> int:
                 kept[index] = _thumbnail(frame, around)
         encoder.finish()
         encoded_size = list(writer.encoded_size)
-    if args.sheet:
-        write_image(args.sheet, contact_sheet(*_rows(kept), cell=SHEET_CELL))
     report = talker.report()
+    outputs = [args.output]
+    if args.sheet:
+        write_image(args.sheet, _marked(contact_sheet(*_rows(kept), cell=SHEET_CELL), talker))
+        outputs.append(args.sheet)
+    signed, problem = signing.sign(outputs, release=talker.release, consent=consent,
+                                   mark=report["mark"], settings=_settings(args))  # fmt: skip
     report["size"] = encoded_size
     report["ms_per_frame"]["encode"] = round(encoder.seconds * 1e3 / max(report["frames"], 1), 3)
     report["seconds"] = round(time.perf_counter() - began, 3)
     report["out"] = args.output
     if args.sheet:
         report["sheet"] = args.sheet
+    report["manifest"] = {"signed": signed, "problem": problem}
     progress.close()
+    if problem:
+        progress.say(
+            f"not signed: {problem}. The video is complete and carries the invisible mark."
+        )
     if args.json:
         print(json.dumps(report))
     else:
@@ -203,41 +226,6 @@ class EncoderThread:
             self._thread.join()
 
 
-class _Progress:
-    """Stages and counts on stderr: one rewritten line on a terminal, few lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last = 0.0
-        self._stage = ""
-        self._open = False
-
-    def say(self, text: str) -> None:
-        self.close()
-        print(text, file=sys.stderr, flush=True)
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        every = 0.1 if self._terminal else 10.0
-        if stage == self._stage and done < total and now - self._last < every:
-            return
-        if self._terminal:
-            if stage != self._stage:
-                self.close()
-            filled = 30 * done // max(total, 1)
-            bar = "#" * filled + "-" * (30 - filled)
-            print(f"\r{stage:<7}[{bar}] {done}/{total}", end="", file=sys.stderr, flush=True)
-            self._open = True
-        else:
-            print(f"{stage} {done}/{total}", file=sys.stderr, flush=True)
-        self._stage, self._last = stage, now
-
-    def close(self) -> None:
-        if self._open:
-            print(file=sys.stderr, flush=True)
-            self._open = False
-
-
 def _controls(args: argparse.Namespace) -> asked.Wishes:
     distance = None
     if args.distance is not None:
@@ -278,7 +266,7 @@ def _same_file(a: str, b: str) -> bool:
     return os.path.realpath(a) == os.path.realpath(b)
 
 
-def _tell_of_faces(talker: Any, chosen: int | None, progress: _Progress) -> None:
+def _tell_of_faces(talker: Any, chosen: int | None, progress: Progress) -> None:
     count = len(talker.faces)
     if count < 2:
         return
@@ -291,6 +279,21 @@ def _sheet_frames(total: int) -> dict[int, None]:
     """Indices of the frames on the sheet, evenly over the video."""
     count = min(total, SHEET_COLUMNS * SHEET_ROWS)
     return dict.fromkeys(np.linspace(0, total - 1, count).round().astype(int).tolist())
+
+
+def _marked(sheet: np.ndarray, talker: Any) -> np.ndarray:
+    """The sheet with a mark of its own: those of the frames on it are too small to be found."""
+    from vasa_jax.provenance.payload import Payload
+    from vasa_jax.provenance.watermark import Marker
+
+    return Marker(Payload.of(talker.release.sha256), *sheet.shape[:2])(sheet)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the manifest says of how the video was asked for; no names of files."""
+    names = ("seed", "sampler", "steps", "guidance", "gaze", "distance", "emotion", "frame", "face")
+    table = {name: getattr(args, name) for name in names}
+    return {k: v for k, v in table.items() if v is not None} | {"controls": bool(args.controls)}
 
 
 def _thumbnail(frame: np.ndarray, around: tuple[int, int, int, int] | None) -> np.ndarray:

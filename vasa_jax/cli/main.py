@@ -21,6 +21,7 @@ from vasa_jax.core.errors import UserError
 PROGRAM = "vasa-jax"
 VERBS = {
     "generate": "a portrait and speech in, a talking face out",
+    "verify": "say whether a video or picture carries our mark and an intact manifest",
     "serve": "talk live: a page for the browser and a protocol for programs",
     "train": "train a stage from a configuration file",
     "synth": "render synthetic talking heads with their ground truth",

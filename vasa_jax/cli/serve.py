@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, help="of the full model's sampler (the release's quickest way)"
     )
     parser.add_argument("--origin", action="append", default=[], help="other site that may connect")
+    parser.add_argument(
+        "--no-consent",
+        action="store_true",
+        help="do not ask who allowed a portrait; you answer for all that are sent",
+    )
+    parser.add_argument("--log", metavar="FILE", help="add sessions and consents to it (stderr)")
     parser.add_argument("--certificate", metavar="PEM", help="for https, with --key")
     parser.add_argument("--key", metavar="PEM")
 
@@ -64,10 +70,25 @@ def run(args: argparse.Namespace) -> int:
     )
     cfg = ServeConfig(
         host=args.host, port=args.port, token=args.token, origins=tuple(args.origin),
-        session_s=args.session_minutes * 60, live=live,
+        session_s=args.session_minutes * 60, live=live, ask_consent=not args.no_consent,
     )  # fmt: skip
+    _log_to(args.log)
     print(f"loading {args.release}", file=sys.stderr, flush=True)
     return asyncio.run(_serve(cfg, args))
+
+
+def _log_to(path: str | None) -> None:
+    """Sends the sessions' log, one JSON object a line after the time, to a file or to stderr."""
+    import logging
+
+    try:
+        handler = logging.FileHandler(path) if path else logging.StreamHandler()
+    except OSError as error:
+        raise UserError(f"--log: can't write {path}: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("vasa_jax.serve")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
 
 
 async def _serve(cfg, args: argparse.Namespace) -> int:
@@ -77,7 +98,8 @@ async def _serve(cfg, args: argparse.Namespace) -> int:
 
     server = LiveServer(cfg, args.release)
     server.prepare()
-    # No access log: nothing that is said or shown here leaves a trace on the disk.
+    # No access log: nothing that is said or shown here leaves a trace on the disk. The sessions'
+    # log names portraits by a random word, with the consent that came with them.
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=3.0)
     await runner.setup()
     try:

@@ -80,6 +80,7 @@ class LiveEngine:
                 Controls.none(frames),
             ).result()  # fmt: skip
             self.draw(talker, hop.motion[0])
+            talker.marker("full"), talker.marker("crop")
         finally:
             self.motion.close(place)
 

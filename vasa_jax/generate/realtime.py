@@ -49,6 +49,7 @@ from vasa_jax.generate.live_motion import Heard
 from vasa_jax.generate.steering import Asked, Steering, checked_pose, loud
 from vasa_jax.generate.timeline import Timeline
 from vasa_jax.generate.wishes import Wishes
+from vasa_jax.provenance.payload import Payload
 
 if TYPE_CHECKING:
     from vasa_jax.generate.talker import Talker
@@ -112,6 +113,7 @@ class LiveStream:
         frame: Literal["full", "crop"] = "full",
         pace: bool = True,
         microphone: bool = False,
+        mark: bool = True,
         audio: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -141,6 +143,7 @@ class LiveStream:
                          landmarks=talker.face.landmarks)
             if frame == "full" else None
         )  # fmt: skip
+        self._marker = talker.marker(frame) if mark else None
         self._last: np.ndarray | None = None
         self._place: int | None = live.motion.open(seed)
 
@@ -149,6 +152,11 @@ class LiveStream:
     @property
     def latency_ms(self) -> float:
         return self.engine.latency_ms
+
+    @property
+    def payload(self) -> Payload | None:
+        """What the invisible mark of the frames says; None when there is none."""
+        return None if self._marker is None else self._marker.payload
 
     async def push(self, samples: np.ndarray) -> None:
         """More sound, mono at the stream's rate, any number of samples.
@@ -402,9 +410,7 @@ class LiveStream:
                 render = 0.0
                 if future is not None:
                     square, render = await future
-                    if self._paster is not None:
-                        square = await loop.run_in_executor(None, self._paster, square)
-                    self._last = square
+                    self._last = await loop.run_in_executor(None, self._finished_picture, square)
                 picture = self._last
                 if picture is None:  # late before the first picture: the portrait as it is
                     picture = self._portrait()
@@ -423,10 +429,16 @@ class LiveStream:
                 )  # fmt: skip
         await self._ready.put(None)
 
+    def _finished_picture(self, square: np.ndarray) -> np.ndarray:
+        """A rendered square put back into the picture, and marked."""
+        picture = square if self._paster is None else self._paster(square)
+        return picture if self._marker is None else self._marker(picture)
+
     def _portrait(self) -> np.ndarray:
-        if self._paster is not None:
-            return self.talker.image
-        return align.extract(self.talker.image, self.talker.crop, self.engine.engine.size)
+        picture = self.talker.image
+        if self._paster is None:
+            picture = align.extract(picture, self.talker.crop, self.engine.engine.size)
+        return picture if self._marker is None else self._marker(picture)
 
     def _muted(self, frame: LiveFrame) -> LiveFrame:
         """The frame without the sound of an utterance that was interrupted."""

@@ -7,6 +7,10 @@
 
 Motion for the whole recording comes first (54 numbers a frame); pictures are then rendered a few at
 a time, so that memory does not grow with the length. Motion step and render compile once each.
+
+The last step of every frame is the invisible mark (``provenance/watermark.py``) that says what made
+it. ``mark=False`` leaves it out, for research that measures the pictures; nothing that people see
+should be made that way.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.provenance.payload import Payload
+from vasa_jax.provenance.watermark import Marker
 
 if TYPE_CHECKING:
     from vasa_jax.generate.realtime import LiveConfig, LiveEngine, LiveStream
@@ -155,8 +161,9 @@ class Talker:
         self.appearance = self.engine.autoencoder.encode_appearance(
             self.engine.face_params, from_uint8(square), self.fit
         )
-        self._spent = {"motion": 0.0, "render": 0.0, "paste": 0.0}
+        self._spent = {"motion": 0.0, "render": 0.0, "paste": 0.0, "mark": 0.0}
         self._frames, self._seed, self._frame = 0, 0, "full"
+        self._said: Payload | None = None
 
     @property
     def release(self) -> Release:
@@ -167,6 +174,11 @@ class Talker:
         if frame == "crop":
             return self.engine.size, self.engine.size
         return self.image.shape[1], self.image.shape[0]
+
+    def marker(self, frame: Literal["full", "crop"] = "full") -> Marker:
+        """What marks frames from now on: with this release and this minute."""
+        width, height = self.frame_size(frame)
+        return Marker(Payload.of(self.release.sha256), height, width)
 
     def motion(
         self,
@@ -230,15 +242,18 @@ class Talker:
         steps: int | None = None,
         guidance: Mapping[str, float] | None = None,
         frame: Literal["full", "crop"] = "full",
+        mark: bool = True,
         progress: Progress | None = None,
     ) -> Iterator[np.ndarray]:
         """Frames uint8 (Y, X, 3), 25 per second, as many as the speech fills.
 
         Args:
             controls: ``wishes(...)``, or ``Controls`` with one row per frame.
-            seed: the same seed on the same machine gives the same frames.
+            seed: the same seed on the same machine gives the same frames, but for the time that the
+                mark says.
             sampler, steps, guidance: of the diffusion; None in all takes the release's own way.
             frame: the whole picture with the head put back, or the model's square.
+            mark: False leaves out the invisible mark; for measuring the pictures alone.
 
         Raises:
             UserError: unreadable or too short speech, unknown sampler or condition.
@@ -256,7 +271,7 @@ class Talker:
             guidance=guidance,
             progress=progress,
         )
-        return self._pictures(motion, frame, progress)
+        return self._pictures(motion, frame, self.marker(frame) if mark else None, progress)
 
     def render(self, motion_TM: np.ndarray) -> Iterator[np.ndarray]:
         """The model's square, uint8, for each row of a driving motion (T, 54)."""
@@ -306,6 +321,7 @@ class Talker:
         frame: Literal["full", "crop"] = "full",
         pace: bool = True,
         microphone: bool = False,
+        mark: bool = True,
         live: LiveConfig | None = None,
     ) -> LiveStream:
         """Live: ``async for frame in talker.stream(audio)``; see ``generate/realtime.py``.
@@ -316,6 +332,7 @@ class Talker:
             controls, pose: wishes and a bias (yaw, pitch, roll in degrees), until ``ask``.
             pace: by the clock, 25 a second; False: as fast as frames are made.
             microphone: the sound is the present; what can't be answered in time is dropped.
+            mark: False leaves out the invisible mark; for measuring the pictures alone.
 
         Raises:
             UserError: bad rate, pose or frame, or all places of the live engine are taken.
@@ -325,19 +342,24 @@ class Talker:
         asked = realtime.Asked(wishes=controls or Wishes(), pose_deg=realtime.checked_pose(pose))
         return realtime.LiveStream(
             realtime.live_engine(self.engine, live), self, rate=rate, seed=seed, asked=asked,
-            frame=frame, pace=pace, microphone=microphone, audio=audio,
+            frame=frame, pace=pace, microphone=microphone, mark=mark, audio=audio,
         )  # fmt: skip
 
     def _pictures(
-        self, motion_TM: np.ndarray, frame: str, progress: Progress | None
+        self, motion_TM: np.ndarray, frame: str, marker: Marker | None, progress: Progress | None
     ) -> Iterator[np.ndarray]:
+        self._said = None if marker is None else marker.payload
         paster = align.Paster(
             self.image, self.crop, self.engine.size, landmarks=self.face.landmarks
         )
         for square in self.render(motion_TM):
             begin = time.perf_counter()
             picture = paster(square) if frame == "full" else square
-            self._spent["paste"] += time.perf_counter() - begin
+            pasted = time.perf_counter()
+            self._spent["paste"] += pasted - begin
+            if marker is not None:
+                picture = marker(picture)
+                self._spent["mark"] += time.perf_counter() - pasted
             self._frames += 1
             yield picture
             if progress is not None:
@@ -366,6 +388,7 @@ class Talker:
             "release": release.name,
             "release_sha256": release.sha256,
             "seed": self._seed,
+            "mark": None if self._said is None else self._said.to_json(),
         }
 
 

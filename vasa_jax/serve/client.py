@@ -1,7 +1,7 @@
 """A client of the live protocol for programs; needs aiohttp and numpy, no JAX.
 
     async with LiveClient("http://localhost:8765") as client:
-        portrait = await client.portrait("photo.jpg")
+        portrait = await client.portrait("photo.jpg", consent="it is a picture of myself")
         async with client.session(portrait=portrait, rate=22050, source="file") as session:
             await session.say(samples)                 # float32, mono, any number
             async for message in session:              # video, audio, stats, ...
@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import aiohttp
 import numpy as np
@@ -66,10 +67,14 @@ class LiveClient:
         async with self.http.get(self.url + "/healthz") as response:
             return await response.json()
 
-    async def portrait(self, picture: str | Path | bytes) -> str:
-        """Uploads a picture (a path or its bytes); the name that sessions know it by."""
+    async def portrait(self, picture: str | Path | bytes, *, consent: str = "") -> str:
+        """Uploads a picture (a path or its bytes); the name that sessions know it by.
+
+        ``consent`` says who allowed it to be animated; servers refuse pictures without it.
+        """
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        headers[protocol.CONSENT_HEADER] = quote(consent)
         async with self.http.post(
             self.url + protocol.PORTRAIT_PATH, data=data, headers=headers
         ) as response:

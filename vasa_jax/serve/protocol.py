@@ -1,4 +1,4 @@
-"""The live protocol, version 1: words, limits and checks shared by server and clients.
+"""The live protocol, version 2: words, limits and checks shared by server and clients.
 
 PROTOCOL.md beside this file is the description for people. Nothing here needs JAX or a web server.
 """
@@ -16,8 +16,9 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 
-VERSION = 1
-SESSION_PATH, PORTRAIT_PATH = "/v1/session", "/v1/portraits"
+VERSION = 2
+SESSION_PATH, PORTRAIT_PATH = "/v2/session", "/v2/portraits"
+CONSENT_HEADER = "Consent"  # of an upload: who allowed this portrait, percent-encoded UTF-8
 EXAMPLE = "example"  # the portrait that is always there
 SAMPLE_FORMATS: dict[str, np.dtype[Any]] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
 OUTPUTS = ("mp4", "jpeg")
@@ -35,6 +36,7 @@ ERRORS = {
     "unauthorised": "the token is missing or wrong",
     "busy": "all places are taken",
     "no_portrait": "that portrait is not known (any more)",
+    "no_consent": "nobody said who allowed this portrait",
     "too_fast": "more sound than the session takes",
     "too_slow": "the client does not read what it gets",
     "too_long": "the session's time is up",

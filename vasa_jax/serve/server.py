@@ -19,14 +19,16 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.realtime import LiveConfig, live_engine
 from vasa_jax.generate.talker import Engine, Talker, engine_for
+from vasa_jax.provenance.consent import EXAMPLE_CONSENT, checked_consent
 from vasa_jax.serve import protocol
 from vasa_jax.serve.decoding import decode_portrait
 from vasa_jax.serve.figures import Figures
@@ -57,6 +59,7 @@ class ServeConfig:
     session_s: float = 1800.0
     idle_s: float = 300.0  # without sound
     max_side: int = 640  # px of a portrait
+    ask_consent: bool = True  # portraits come with a word on who allowed them, or are refused
     upload_s: float = UPLOAD_S
     live: LiveConfig = LiveConfig()
 
@@ -92,6 +95,7 @@ class LiveServer:
         self.figures = Figures()
         self._began = time.monotonic()
         self._portraits: OrderedDict[str, Talker] = OrderedDict()
+        self.consents: dict[str, str] = {}  # of each portrait; "": not asked
         self._preparing = asyncio.Semaphore(1)
         self._waiting = 0
         self._sockets: set[web.WebSocketResponse] = set()
@@ -107,6 +111,7 @@ class LiveServer:
         )
         self.live.warm_up(talker)
         self._portraits[protocol.EXAMPLE] = talker
+        self.consents[protocol.EXAMPLE] = EXAMPLE_CONSENT if portrait is None else ""
 
     def app(self) -> web.Application:
         """The application, without a port."""
@@ -143,6 +148,7 @@ class LiveServer:
                 "latency_ms": self.live.latency_ms,
                 "uptime_s": round(time.monotonic() - self._began, 1),
                 "token_needed": bool(self.cfg.token),
+                "consent_needed": self.cfg.ask_consent,
             }
         )
 
@@ -198,6 +204,7 @@ class LiveServer:
     async def _take_portrait(self, request: web.Request) -> web.Response:
         if (request.content_length or 0) > protocol.MAX_PORTRAIT_BYTES:
             raise Refused("bad_request", "the picture is too large a file; 12 MB at most")
+        consent = self._consent(request)
         try:
             data = await asyncio.wait_for(request.read(), self.cfg.upload_s)
         except TimeoutError:
@@ -207,14 +214,12 @@ class LiveServer:
         began = time.perf_counter()
         async with self._preparing:  # one at a time: it takes what the sessions need
             picture = await decode_portrait(data, max_side=self.cfg.max_side)
-            talker = await asyncio.get_running_loop().run_in_executor(
-                None, lambda: Talker(self.release, picture, max_side=self.cfg.max_side)
-            )
+            talker = await asyncio.get_running_loop().run_in_executor(None, self._talker, picture)
         name = secrets.token_urlsafe(12)
-        self._portraits[name] = talker
+        self._portraits[name], self.consents[name] = talker, consent
         kept = [key for key in self._portraits if key != protocol.EXAMPLE]
         for key in kept[: max(0, len(kept) - KEPT_PORTRAITS)]:
-            del self._portraits[key]
+            del self._portraits[key], self.consents[key]
         self.figures.add("portraits_total")
         size = talker.frame_size()
         return web.json_response(
@@ -226,6 +231,21 @@ class LiveServer:
                 "ms": round((time.perf_counter() - began) * 1e3, 1),
             }
         )
+
+    def _consent(self, request: web.Request) -> str:
+        """The answer that came with an upload. Raises Refused when there has to be one."""
+        text = unquote(request.headers.get(protocol.CONSENT_HEADER, ""))
+        if not text.strip() and not self.cfg.ask_consent:
+            return ""
+        try:
+            return checked_consent(text)
+        except UserError as error:
+            raise Refused("no_consent", str(error)) from None
+
+    def _talker(self, picture: np.ndarray) -> Talker:
+        talker = Talker(self.release, picture, max_side=self.cfg.max_side)
+        talker.marker()  # compiled here, so that no session waits for it
+        return talker
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -255,7 +275,11 @@ class LiveServer:
             session = await self._start(socket)
             started = True
             self.figures.add("sessions_total")
-            reason = await session.run()
+            session.log_start()
+            try:
+                reason = await session.run()
+            finally:
+                session.log_end()
             self._count(session)
             self.figures.add("sessions_ended_total", reason=reason)
             if not socket.closed:

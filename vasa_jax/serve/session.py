@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import logging
+import secrets
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from vasa_jax.serve.server import LiveServer
 
 SEND_S = 5.0  # a message that can't be handed over for this long ends the session
+_log = logging.getLogger("vasa_jax.serve")
 BURST_S, PACE = 3.0, 1.25  # sound of a microphone: so much at once, and faster than the clock
 
 
@@ -41,6 +45,8 @@ class Session:
         self._encode_ms: deque[float] = deque(maxlen=50)
         self._totals: deque[float] = deque(maxlen=50)
         self._bytes = 0
+        self._name = secrets.token_hex(4)
+        self.consent = server.consents.get(start.portrait, "")
         self._video: fmp4.VideoTrack | None = None
         self._audio: fmp4.AudioTrack | None = None
 
@@ -66,6 +72,21 @@ class Session:
             await asyncio.gather(*jobs, return_exceptions=True)
             await self._stream.aclose()
 
+    def log_start(self) -> None:
+        """Says what begins, and who allowed it: a live stream has no file to say it in."""
+        payload = self._stream.payload
+        self._log(
+            "session begins", portrait=self._start.portrait, consent=self.consent or "not asked",
+            mark=None if payload is None else payload.to_json(),
+        )  # fmt: skip
+
+    def log_end(self) -> None:
+        """Says how long it was; nothing of what was said or shown."""
+        self._log("session ends", frames=self.counts["frames"])
+
+    def _log(self, event: str, **entries: Any) -> None:
+        _log.info(json.dumps({"event": event, "session": self._name} | entries))
+
     async def _send_ready(self) -> None:
         stream, start = self._stream, self._start
         size = stream.talker.frame_size(start.frame)  # type: ignore[arg-type]
@@ -74,6 +95,8 @@ class Session:
             "version": protocol.VERSION,
             "synthetic": True,
             "notice": "These pictures are synthetic: generated from one portrait and a voice.",
+            "mark": None if stream.payload is None else stream.payload.to_json(),
+            "consent": self.consent,
             "output": start.output,
             "fps": fmp4.FPS,
             "width": size[0],

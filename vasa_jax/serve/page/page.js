@@ -3,7 +3,7 @@
 import { Player, playable } from "./player.js";
 
 const $ = (id) => document.getElementById(id);
-const VERSION = 1, FILE_RATE = 16000, FILE_AHEAD_S = 2.0;
+const VERSION = 2, FILE_RATE = 16000, FILE_AHEAD_S = 2.0;
 const token = new URLSearchParams(location.hash.slice(1)).get("token") || "";
 const SLIDERS = [
   ["gaze_yaw", "Gaze across", -30, 30, 1, 0, "°"],
@@ -93,7 +93,7 @@ class Session {
     this.ms = {};
     this.rtt = 0;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/v1/session`);
+    this.socket = new WebSocket(`${scheme}://${location.host}/v2/session`);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.send({
       type: "start", version: VERSION, token, portrait, rate: source.rate, format: "s16",
@@ -292,13 +292,29 @@ async function start() {
   }
 }
 
+// Who allowed the portrait, in words; null when the question was not answered.
+async function askConsent() {
+  const health = await fetch("healthz").then((r) => r.json()).catch(() => ({}));
+  if (health.consent_needed === false) return "";
+  const dialog = $("consent"), answer = $("answer");
+  answer.value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+  return dialog.returnValue === "yes" && answer.value.trim() ? answer.value.trim() : null;
+}
+
 async function upload(file) {
   if (!file) return;
   say("");
+  const consent = await askConsent();
+  $("portrait").value = ""; // the same file may be chosen again
+  if (consent === null) return;
   state("preparing the portrait");
-  const response = await fetch("v1/portraits", {
-    method: "POST", body: file, headers: token ? { Authorization: `Bearer ${token}` } : {},
-  }).catch(() => null);
+  const headers = { Consent: encodeURIComponent(consent) };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const response = await fetch("v2/portraits", { method: "POST", body: file, headers })
+    .catch(() => null);
   const answer = response ? await response.json().catch(() => ({})) : {};
   if (!response?.ok) {
     say(answer.message || "The portrait could not be sent.");

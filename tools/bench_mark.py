@@ -1,0 +1,483 @@
+"""Evidence for the invisible mark, in parts that append to one folder.
+
+    tools/bench_mark clips OUT --portraits P/*.jpg --speech S/*.wav     unmarked clips, lossless
+    tools/bench_mark robust OUT [--limit N]         attacks on the marked clips -> robust.jsonl
+    tools/bench_mark clean OUT FILE...              scores where no mark is -> clean.jsonl
+    tools/bench_mark cost OUT                       time per frame -> cost.json
+    tools/bench_mark card OUT --name NAME           tables, plot and difference picture
+
+Every row is written when it is measured; a part that is run again leaves out what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SECONDS, FPS = 5, 25
+RELEASE = "3fa9c" + 59 * "0"
+CRF = 23  # of attacks that are no coding themselves
+
+
+# -- video in memory -------------------------------------------------------------------------------
+
+
+def read(source: str | Path | io.BytesIO) -> np.ndarray:
+    """All frames, uint8 (T, Y, X, 3)."""
+    import av
+
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    with av.open(source if isinstance(source, io.BytesIO) else str(source)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+def coded(
+    frames: np.ndarray, crf: int, codec: str = "libx264", preset: str = "veryfast", rate: int = FPS
+) -> np.ndarray:
+    """Frames after lossy coding; sides cut to even numbers."""
+    import av
+
+    frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
+        stream.options = {"crf": str(crf), "preset": preset}
+        if codec == "libx265":
+            stream.options |= {"x265-params": "log-level=none:pools=1:frame-threads=1"}
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return read(out)
+
+
+def _each(frames: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.stack([change(frame) for frame in frames])
+
+
+def _scaled(frames: np.ndarray, scale: float) -> np.ndarray:
+    size = tuple(round(n * scale / 2) * 2 for n in (frames.shape[2], frames.shape[1]))
+    return _each(
+        frames, lambda f: np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC))
+    )
+
+
+def _cropped(frames: np.ndarray, side: int) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    rows, columns = round(0.1 * height), round(0.1 * width)
+    return (frames[:, rows:], frames[:, :-rows], frames[:, :, columns:], frames[:, :, :-columns])[
+        side
+    ]
+
+
+def _toned(frames: np.ndarray, gamma: float, offset: float) -> np.ndarray:
+    table = np.clip(255 * (np.arange(256) / 255) ** gamma + offset, 0, 255).round().astype(np.uint8)
+    return table[frames]
+
+
+def _filmed(frames: np.ndarray) -> np.ndarray:
+    """As if filmed off a screen: a little larger, blurred, with noise of its own each frame."""
+    from PIL import ImageFilter
+
+    rng = np.random.default_rng(0)
+    size = round(frames.shape[2] * 1.1), round(frames.shape[1] * 1.1)
+
+    def change(frame: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)
+        soft = np.asarray(image.filter(ImageFilter.GaussianBlur(1.0)), np.float32)
+        return np.clip(soft + rng.normal(0, 4, soft.shape), 0, 255).astype(np.uint8)
+
+    return _each(frames, change)
+
+
+def attacks(index: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """By name; each takes the frames of the file as it was written and gives those that remain."""
+    side = index % 4
+    return {
+        "as written (H.264 crf 18)": lambda x: x,
+        "H.264 crf 23": lambda x: coded(x, 23),
+        "H.264 crf 28": lambda x: coded(x, 28),
+        "H.265 crf 28": lambda x: coded(x, 28, "libx265", "superfast"),
+        "scaled by 0.5": lambda x: coded(_scaled(x, 0.5), CRF),
+        "scaled by 0.75": lambda x: coded(_scaled(x, 0.75), CRF),
+        "scaled by 1.5": lambda x: coded(_scaled(x, 1.5), CRF),
+        "10 % cropped off a side": lambda x: coded(_cropped(x, side), CRF),
+        "two generations (crf 23, 26)": lambda x: coded(coded(x, 23), 26, preset="fast"),
+        "gamma 0.8, 20 levels darker": lambda x: coded(_toned(x, 0.8, -20), CRF),
+        "gamma 1.25, 20 levels brighter": lambda x: coded(_toned(x, 1.25, 20), CRF),
+        "25 to 30 frames a second": lambda x: coded(
+            x[np.arange(len(x) * 6 // 5) * 5 // 6], CRF, rate=30
+        ),
+        "filmed off a screen (blur, noise)": lambda x: coded(_filmed(x), CRF),
+        "one second of it": lambda x: coded(x[50:75], CRF),
+    }
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+def clips(args: argparse.Namespace) -> None:
+    """Five seconds of each portrait, unmarked: the whole picture, and the model's square."""
+    import av
+
+    import vasa_jax
+    from vasa_jax.core.errors import UserError
+    from vasa_jax.io.audio import read_audio
+
+    folder = args.out / "clips"
+    folder.mkdir(parents=True, exist_ok=True)
+    release = vasa_jax.load_release("lite")
+    for i, portrait in enumerate(args.portraits):
+        speech = np.resize(read_audio(args.speech[i % len(args.speech)]), SECONDS * 16_000)
+        try:
+            talker = vasa_jax.Talker(release, portrait, max_side=1024)
+        except UserError as error:
+            print(f"{portrait}: {error}", file=sys.stderr)
+            continue
+        for kind in ("full", "crop"):
+            target = folder / f"{Path(portrait).stem}_{kind}.mkv"
+            if target.exists():
+                continue
+            frames = talker.generate(speech, seed=i, frame=kind, mark=False)
+            part = target.with_suffix(".part.mkv")
+            with av.open(str(part), "w") as container:
+                stream = container.add_stream("libx264rgb", rate=FPS)
+                stream.pix_fmt, stream.options = "rgb24", {"crf": "0", "preset": "ultrafast"}
+                for frame in frames:
+                    frame = np.ascontiguousarray(
+                        frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+                    )
+                    stream.height, stream.width = frame.shape[:2]
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+                container.mux(stream.encode(None))
+            part.replace(target)
+            print(target, flush=True)
+
+
+def robust(args: argparse.Namespace) -> None:
+    """Every attack on every clip, and JPEG on a still of each."""
+    from vasa_jax.provenance.examine import examine_pictures
+    from vasa_jax.provenance.payload import Payload
+    from vasa_jax.provenance.watermark import Marker
+
+    path = args.out / "robust.jsonl"
+    done = {(r["clip"], r["attack"]) for r in _rows(path)}
+    files = sorted((args.out / "clips").glob("*.mkv"))
+    # Squares and whole pictures in turn, so that a run that is cut short has both.
+    kinds = [[f for f in files if f.stem.endswith(kind)] for kind in ("crop", "full")]
+    files = [kind[i] for i in range(max(map(len, kinds))) for kind in kinds if i < len(kind)]
+    for index, file in enumerate(files[: args.limit]):
+        todo = [n for n in (*attacks(index // 2), "still, JPEG 75") if (file.stem, n) not in done]
+        if not todo:
+            continue
+        plain = read(file)[: SECONDS * FPS]
+        marker = Marker(Payload.of(RELEASE), *plain.shape[1:3])
+        marked = _each(plain, marker)
+        error = np.square(marked.astype(np.float32) - plain).mean((1, 2, 3))
+        written = coded(marked, 18)
+        for name in todo:
+            if name == "still, JPEG 75":
+                out = io.BytesIO()
+                Image.fromarray(marked[60]).save(out, "JPEG", quality=75)
+                left = np.asarray(Image.open(out))[None]
+            else:
+                left = attacks(index // 2)[name](written)
+            verdict = examine_pictures(iter(left))
+            _append(path, {
+                "clip": file.stem, "size": list(plain.shape[2:0:-1]), "attack": name,
+                "psnr": 10 * math.log10(255**2 / float(error.max())),
+                "found": verdict.found, "score": verdict.score,
+                "false_alarm": verdict.false_alarm, "payload": verdict.payload == marker.payload,
+                "wrong_payload": verdict.payload not in (None, marker.payload),
+            })  # fmt: skip
+        print(f"{index + 1} of {len(files)}: {file.stem}", flush=True)
+
+
+def clean(args: argparse.Namespace) -> None:
+    """Scores of material without the mark, as it is and changed: mirrored, scaled, cropped."""
+    from vasa_jax.provenance import detector
+    from vasa_jax.provenance.examine import SHORTEST
+
+    path = args.out / "clean.jsonl"
+    done = {(r["file"], r["start"], r["change"]) for r in _rows(path)}
+    for number, name in enumerate(args.files):
+        for start, count, mean in _means(name):
+            if count < SHORTEST and count > 1:
+                continue
+            height, width = mean.shape[:2]
+            changes = {
+                "none": lambda x: x,
+                "mirrored": lambda x: x[:, ::-1],
+                "half": lambda x, h=height, w=width: _resized(x, h // 2, w // 2),
+                "cropped": lambda x, h=height, w=width: x[h // 9 :, w // 13 :],
+            }
+            wanted = list(changes) if args.changes == "all" else ["none"]
+            if args.changes == "turns":  # one each, in turn
+                wanted = [list(changes)[(number + start // 125) % len(changes)]]
+            for change in wanted:
+                key = (_name(name), start, change)
+                picture = np.ascontiguousarray(changes[change](mean))
+                if key in done or min(picture.shape[:2]) < 64:
+                    continue
+                found = detector.find(picture)
+                _append(path, {
+                    "file": key[0], "start": start, "change": change, "frames": count,
+                    "score": found.score, "looks": found.looks, "false_alarm": found.false_alarm,
+                })  # fmt: skip
+        print(f"{number + 1} of {len(args.files)}", end="\r", file=sys.stderr, flush=True)
+
+
+def cost(args: argparse.Namespace) -> None:
+    """CPU milliseconds per frame of the mark and of the renderer on the same machine."""
+    import vasa_jax
+    from vasa_jax.provenance.payload import Payload
+    from vasa_jax.provenance.watermark import Marker
+
+    table: dict[str, Any] = {"mark_ms": {}}
+    rng = np.random.default_rng(0)
+    for side in (256, 512, 720, 1024):
+        frame = rng.integers(0, 256, (side, side, 3), np.uint8)
+        marker = Marker(Payload.of(RELEASE), side, side)
+        table["mark_ms"][str(side)] = _milliseconds(lambda m=marker, f=frame: m(f), 60)
+    talker = vasa_jax.Talker("lite", vasa_jax.example_portrait())
+    motion = np.zeros((4, 54), np.float32)
+    engine = talker.engine
+
+    def render() -> None:
+        np.asarray(
+            engine.render(engine.face_params, engine.autoencoder.head, talker.appearance, motion)
+        )
+
+    table["render_ms_per_frame"] = _milliseconds(render, 8) / 4
+    _write(args.out / "cost.json", json.dumps(table, indent=1) + "\n")
+    print(json.dumps(table, indent=1))
+
+
+def _milliseconds(run: Callable[[], object], count: int) -> float:
+    """CPU time of one call, all threads; unlike the clock it stands other load on the machine."""
+    run()
+    began = time.process_time()
+    for _ in range(count):
+        run()
+    return (time.process_time() - began) * 1e3 / count
+
+
+# -- the card --------------------------------------------------------------------------------------
+
+
+def card(args: argparse.Namespace) -> None:
+    """Tables in Markdown and JSON, the tail's plot, and an amplified difference."""
+    from tools import card as cards
+
+    robust_rows, clean_rows = _rows(args.out / "robust.jsonl"), _rows(args.out / "clean.jsonl")
+    table = json.loads((args.out / "cost.json").read_text())
+    summary = {
+        "commit": cards.commit(), "robust": _survival(robust_rows), "clean": _tail(clean_rows),
+        "psnr": {"lowest": min(r["psnr"] for r in robust_rows),
+                 "median": float(np.median([r["psnr"] for r in robust_rows]))},
+        "cost": table,
+    }  # fmt: skip
+    cards.write(args.cards, args.name, _markdown(summary, args.name), summary)
+    _plot(clean_rows, robust_rows, args.out / "tail.png")
+    _difference(args.out / "difference.png")
+
+
+def _survival(rows: list[dict]) -> list[dict]:
+    out = []
+    for attack in dict.fromkeys(r["attack"] for r in rows):
+        entry: dict[str, object] = {"attack": attack}
+        for kind in ("crop", "full"):
+            part = [r for r in rows if r["attack"] == attack and r["clip"].endswith(kind)]
+            if part:
+                entry[kind] = {
+                    "clips": len(part),
+                    "found": sum(r["found"] for r in part),
+                    "payload": sum(r["payload"] for r in part),
+                    "wrong": sum(r["wrong_payload"] for r in part),
+                    "lowest_score": min(r["score"] for r in part),
+                }
+        out.append(entry)
+    return out
+
+
+def _tail(rows: list[dict]) -> dict:
+    scores = np.array([r["score"] for r in rows])
+    seconds = sum(r["frames"] for r in rows if r["frames"] > 1) / FPS
+    levels = (5.0, 5.5, 6.0, 6.5, 7.0, 7.4)
+    looks = float(np.mean([r["looks"] for r in rows]))
+    return {
+        "searches": len(rows), "video_hours": seconds / 3600,
+        "stills": sum(r["frames"] == 1 for r in rows), "mean_looks": looks,
+        "highest_score": float(scores.max()),
+        "false_alarms": sum(r["false_alarm"] <= 1e-6 for r in rows),
+        "share_at_or_above": {f"{t}": float((scores >= t).mean()) for t in levels},
+        "bound": {f"{t}": min(1.0, looks * math.exp(-t * t / 2)) for t in levels},
+    }  # fmt: skip
+
+
+def _markdown(summary: dict, name: str) -> str:
+    lines = [
+        f"# The invisible mark ({name})", "",
+        f"`tools/bench_mark`, commit {summary['commit']}.", "",
+        "Found and payload read, of how many clips of 5 s; the lowest score (needed: about 7.45).",
+        "", "| after | 256 px squares: found | payload | lowest "
+        "| whole pictures: found | payload | lowest |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in summary["robust"]:
+        cells = [row["attack"]]
+        for kind in ("crop", "full"):
+            part = row.get(kind)
+            cells += (
+                [f"{part['found']} of {part['clips']}", f"{part['payload']}",
+                 f"{part['lowest_score']:.1f}"] if part else ["", "", ""]
+            )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    wrong = sum(row[k]["wrong"] for row in summary["robust"] for k in ("crop", "full") if k in row)
+    psnr, tail, cost_ms = summary["psnr"], summary["clean"], summary["cost"]
+    lines += ["", f"Payloads read wrongly: {wrong}. PSNR of the worst frame of each clip: lowest "
+              f"{psnr['lowest']:.1f} dB, median {psnr['median']:.1f} dB.", "",
+              "## Where no mark is", "",
+              f"{tail['searches']} searches of {tail['video_hours']:.2f} hours of video and "
+              f"{tail['stills']} stills: {tail['false_alarms']} false alarms, highest score "
+              f"{tail['highest_score']:.2f}.", "", "| score | share at or above | bound |",
+              "|---|---|---|"]  # fmt: skip
+    for level, share in tail["share_at_or_above"].items():
+        lines.append(f"| {level} | {share:.2g} | {tail['bound'][level]:.2g} |")
+    render = cost_ms["render_ms_per_frame"]
+    lines += ["", "## Cost", "", "CPU milliseconds per frame.", "", "| what | ms | of the render |",
+              "|---|---|---|", f"| render, 256 px | {render:.1f} | |"]  # fmt: skip
+    for side, ms in cost_ms["mark_ms"].items():
+        lines.append(f"| mark, {side} px | {ms:.2f} | {100 * ms / render:.1f} % |")
+    return "\n".join([*lines, ""])
+
+
+def _plot(clean_rows: list[dict], robust_rows: list[dict], target: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    scores = np.sort([r["score"] for r in clean_rows])
+    looks = float(np.mean([r["looks"] for r in clean_rows]))
+    t = np.linspace(3, 9, 300)
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    share = 1 - np.arange(len(scores)) / len(scores)
+    axes.step(scores, share, where="post", label=f"clean material, {len(scores)} searches")
+    axes.plot(t, np.minimum(1, looks * np.exp(-t * t / 2)), "--", label="bound, equation (2)")
+    gauss = np.array([math.erfc(v / math.sqrt(2)) / 2 for v in t])
+    axes.plot(t, np.minimum(1, looks * gauss), ":", label="union of Gaussian tails")
+    marked = np.sort([r["score"] for r in robust_rows])
+    axes.step(marked, np.arange(1, len(marked) + 1) / len(marked), where="post",
+              label="marked and attacked: share at or below")  # fmt: skip
+    axes.axhline(1e-6, color="grey", linewidth=0.8)
+    axes.set(yscale="log", ylim=(1e-7, 1.5), xlim=(3, 22), xlabel="best score of a search",
+             ylabel="share of searches")  # fmt: skip
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(target, dpi=130)
+
+
+def _difference(target: Path) -> None:
+    """The bundled portrait, marked, and thirty times what was added."""
+    import vasa_jax
+    from vasa_jax.io.image import contact_sheet, read_image, write_image
+    from vasa_jax.provenance.payload import Payload
+    from vasa_jax.provenance.watermark import Marker
+
+    plain = read_image(vasa_jax.example_portrait())
+    marked = Marker(Payload.of(RELEASE), *plain.shape[:2])(plain)
+    added = marked.astype(int) - plain
+    more = np.clip(128 + 30 * added, 0, 255).astype(np.uint8)
+    names = ["plain", "marked", "difference x 30"]
+    write_image(target, contact_sheet([[plain, marked, more]], columns=names, cell=plain.shape[0]))
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _means(name: str) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(first frame, number, mean picture) of a video, a picture, or the images of an .npz."""
+    from vasa_jax.io.image import read_image
+    from vasa_jax.io.video import read_video
+    from vasa_jax.provenance.examine import _stretches, is_picture
+
+    if name.endswith(".npz"):
+        with np.load(name) as arrays:
+            for i, image in enumerate(arrays["images"]):
+                yield i, 1, image.astype(np.float32)
+    elif is_picture(name):
+        yield 0, 1, read_image(name, max_side=1024).astype(np.float32)
+    else:
+        yield from _stretches(read_video(name))
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    channels = [
+        np.asarray(Image.fromarray(picture[..., i]).resize((width, height), Image.Resampling.BOX))
+        for i in range(3)
+    ]
+    return np.stack(channels, -1)
+
+
+def _name(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
+
+
+def _rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _append(path: Path, row: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", required=True)
+    for run in (clips, robust, clean, cost, card):
+        part = parts.add_parser(run.__name__, help=(run.__doc__ or "").splitlines()[0])
+        part.add_argument("out", type=Path)
+        part.set_defaults(run=run)
+        if run is clips:
+            part.add_argument("--portraits", nargs="+", required=True)
+            part.add_argument("--speech", nargs="+", required=True)
+        if run is robust:
+            part.add_argument("--limit", type=int)
+        if run is clean:
+            part.add_argument("files", nargs="+")
+            part.add_argument("--changes", choices=("none", "turns", "all"), default="all")
+        if run is card:
+            part.add_argument("--name", required=True)
+            part.add_argument("--cards", type=Path, default=Path("experiments/benchmarks"))
+    args = parser.parse_args()
+    args.run(args)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,284 @@
+"""Is the mark in a picture, and how sure is that?
+
+A picture (of a video: the mean of many frames, in which moving content blurs and the mark stays) is
+resampled to two samples per chip for every pitch that it may have; content is whitened: a high
+pass, division by the local deviation, and partial flattening of the spectrum. The result is folded
+into one tile, f, and correlated with the pilot's signs s at all phases:
+
+    z = sum_i s_i f_i / sqrt(sum_i f_i^2)                                                     (1)
+
+*False alarms.* The signs are pseudo-random and know nothing of content that does not carry them.
+Whatever f is, (1) is then a sum of independent fair signs with weights of unit norm, for which
+Hoeffding's inequality (1963, theorem 2) gives
+
+    P(z >= t) <= exp(-t^2 / 2)                                                                (2)
+
+and over N looks (pitches times phases times stretches of a video) the union bound gives at most
+N exp(-t^2 / 2), the number reported as ``false_alarm``. There is nothing to calibrate;
+``tools/bench_mark`` compares it with what clean material scores.
+
+Folding for neighbouring pitches shares the resampling: one tile is short enough that a pitch wrong
+by 1.5 % still fits it, so that only whole tiles are shifted against each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vasa_jax.provenance.pattern import (
+    MIN_PITCH,
+    PUBLIC_KEY,
+    TILE,
+    layout,
+    natural_pitch,
+)
+from vasa_jax.provenance.payload import CODED_BITS, Payload, decode
+
+BOUND = 1e-6  # a mark is said to be found at or below this probability of a false alarm
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+SIDE = 2 * TILE  # samples per tile
+
+COARSE_STEP = 0.03  # ratio of neighbouring pitches that are resampled
+MAX_CHIPS = 160  # a side of the part that is searched; all of it is used once found
+MAX_CHIPS_FINE = 400
+SCALES = (0.42, 1.8)  # of pictures since they were marked, crops included; see ``pitches``
+WIDE_PITCHES = (1.3, 16.0)
+
+_HIGH_PASS = 0.9  # standard deviation, samples
+_FLOOR = 0.05  # grey levels
+_CLIP = 2.0
+_FLATTEN = 0.75  # exponent by which the spectrum's magnitude is divided out
+_SMOOTH = 9  # bins over which it is estimated
+
+
+class Geometry(NamedTuple):
+    """Where the lattice lies: px per chip, and the phase in samples of half a chip."""
+
+    pitch_y: float
+    pitch_x: float
+    phase_y: int
+    phase_x: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """The best look at one picture."""
+
+    score: float  # z of equation (1)
+    looks: int  # how many were taken
+    geometry: Geometry
+    tile: np.ndarray  # (32, 32) folded, whitened samples at that geometry
+    chips: int  # of the picture, that were folded
+
+    @property
+    def false_alarm(self) -> float:
+        """Bound on the probability that a picture without this mark scores as high."""
+        return false_alarm(self.score, self.looks)
+
+
+def false_alarm(score: float, looks: int) -> float:
+    """Equation (2) with the union bound, at most 1."""
+    if score <= 0:
+        return 1.0
+    return min(1.0, math.exp(min(0.0, math.log(looks) - score * score / 2)))
+
+
+def threshold(looks: int, bound: float = BOUND) -> float:
+    """The score from which ``false_alarm`` is at most ``bound``."""
+    return math.sqrt(2.0 * math.log(looks / bound))
+
+
+def luminance(picture: np.ndarray) -> np.ndarray:
+    """RGB (Y, X, 3), or grey (Y, X), as float32 luminance in grey levels."""
+    return np.asarray(picture @ LUMA if picture.ndim == 3 else picture, np.float32)
+
+
+def pitches(height: int, width: int, *, wide: bool = False) -> np.ndarray:
+    """Pitches to try for a picture of that size, in px.
+
+    A picture of side n that was scaled by s had the side n / s, hence the pitch ``natural_pitch(n /
+    s)`` before and s times that now. ``wide`` tries all from 1.3 to 16 px, for pictures that were
+    put into others.
+    """
+    side = min(height, width)
+    if wide:
+        low, high = WIDE_PITCHES
+    else:
+        # Whole pixels, and the smallest pitch, make it a little finer or coarser than the rule.
+        low, high = (max(natural_pitch(side / s), MIN_PITCH) * s for s in SCALES)
+        low, high = max(0.88 * low, WIDE_PITCHES[0]), min(1.14 * high, WIDE_PITCHES[1])
+    low, high = min(low, side / 8), min(high, side / 8)
+    count = max(1, math.ceil(math.log(high / low) / COARSE_STEP))
+    return np.geomspace(low, high, count)
+
+
+def find(picture: np.ndarray, *, key: bytes = PUBLIC_KEY, wide: bool = False) -> Found:
+    """The best look at a picture: RGB uint8 or float, or grey, at least 24 px on each side."""
+    grey = luminance(picture)
+    height, width = grey.shape
+    if min(height, width) < 24:
+        raise ValueError(f"a picture of {width}x{height} px is too small")
+    matcher = _Matcher(key)
+    best, looks = (-math.inf, 0.0), 0
+    for pitch in pitches(height, width, wide=wide):
+        ratios, tiles = _folds(whitened(grey, pitch, pitch, MAX_CHIPS))
+        scores = matcher(tiles)
+        looks += scores.size
+        at = int(scores.argmax())
+        if scores.flat[at] > best[0]:
+            best = float(scores.flat[at]), pitch * ratios[at // SIDE**2]
+    # Once more around the best, with the whole picture and both directions on their own.
+    score, tile, geometry, chips, more = _refine(grey, best[1], matcher)
+    return Found(
+        score=score, looks=looks + more, geometry=geometry, tile=tile, chips=chips
+    )  # fmt: skip
+
+
+def look(picture: np.ndarray, geometry: Geometry, *, key: bytes = PUBLIC_KEY) -> Found:
+    """One look at a known geometry, as of another stretch of the same video."""
+    tile, chips = _folded(luminance(picture), geometry.pitch_y, geometry.pitch_x)
+    scores = _Matcher(key)(tile)
+    score = float(scores[geometry.phase_y, geometry.phase_x])
+    return Found(
+        score=score, looks=1, geometry=geometry, tile=_chips_at(tile, geometry), chips=chips
+    )
+
+
+def soft_bits(tile: np.ndarray, key: bytes = PUBLIC_KEY) -> np.ndarray:
+    """(256,) soft values of the coded bits from a tile of chips (32, 32)."""
+    sign, pilot, bit = layout(key)
+    values = (tile * sign)[~pilot]
+    return np.bincount(bit[~pilot], weights=values, minlength=CODED_BITS)
+
+
+def read_payload(tile: np.ndarray, key: bytes = PUBLIC_KEY) -> Payload | None:
+    """What a found tile says; None when its checksum does not fit."""
+    return decode(soft_bits(tile, key))[0]
+
+
+def whitened(grey: np.ndarray, pitch_y: float, pitch_x: float, most: int) -> np.ndarray:
+    """Two samples per chip of (at most ``most`` chips of) the picture, without its content.
+
+    The part is the middle one; its corner lies a whole number of chips from the picture's.
+    """
+    height, width = grey.shape
+    count_y, count_x = int(height / pitch_y), int(width / pitch_x)
+    rows, columns = min(count_y, most), min(count_x, most)
+    top, left = (count_y - rows) // 2, (count_x - columns) // 2
+    box = (left * pitch_x, top * pitch_y, (left + columns) * pitch_x, (top + rows) * pitch_y)
+    sampled = Image.fromarray(grey).resize(
+        (2 * columns, 2 * rows), Image.Resampling.BICUBIC, box=box
+    )
+    from scipy.fft import next_fast_len
+    from scipy.ndimage import gaussian_filter, uniform_filter
+
+    x = np.asarray(sampled, np.float32)
+    x = x - gaussian_filter(x, _HIGH_PASS, truncate=3.0)
+    x = x / (np.sqrt(np.maximum(uniform_filter(x * x, 5), 0.0)) + _FLOOR)
+    x = np.clip(x, -_CLIP, _CLIP)
+    fast = [next_fast_len(n, real=True) for n in x.shape]
+    spectrum = np.fft.rfft2(x, fast)
+    power = uniform_filter(np.abs(spectrum) ** 2, _SMOOTH, mode="nearest")
+    power += 0.02 * power.mean() + 1e-12
+    x = np.fft.irfft2(spectrum / power ** (_FLATTEN / 2), fast)[: x.shape[0], : x.shape[1]]
+    x = x / (x.std() + 1e-12)
+    x = np.clip(x, -3.0, 3.0).astype(np.float32)
+    # Phases are counted from the picture's corner, so zeros stand for whole chips before the part.
+    before, size = (2 * top % SIDE, 2 * left % SIDE), x.shape
+    after = [-(n + k) % SIDE for n, k in zip(size, before, strict=True)]
+    return np.pad(x, ((before[0], after[0]), (before[1], after[1])))
+
+
+def _folds(samples: np.ndarray) -> tuple[list[float], np.ndarray]:
+    """Ratios (K) to the pitch that was resampled, and what is folded for each: (K, 64, 64)."""
+    rows, columns = (n // SIDE for n in samples.shape)
+    blocks = samples.reshape(rows, SIDE, columns, SIDE)
+    longest = max(rows, columns) * SIDE / 2  # samples from the middle to the edge
+    steps = math.ceil(longest * COARSE_STEP / 2) if rows * columns > 1 else 0
+    ratios, tiles = [], []
+    for step in range(-steps, steps + 1):
+        delta = step / longest
+        folded_y = sum(np.roll(blocks[i], -_shift(i, rows, delta), axis=0) for i in range(rows))
+        tile = sum(
+            np.roll(folded_y[:, j], -_shift(j, columns, delta), axis=1) for j in range(columns)
+        )
+        ratios.append(1.0 + delta)
+        tiles.append(tile)
+    return ratios, np.stack(tiles)
+
+
+def _shift(block: int, count: int, delta: float) -> int:
+    """Samples by which a block's middle has moved when the pitch is larger by ``delta``."""
+    return round((block - (count - 1) / 2) * SIDE * delta)
+
+
+class _Matcher:
+    """Equation (1) at all 64 x 64 phases of tiles (..., 64, 64) float32."""
+
+    def __init__(self, key: bytes):
+        sign, pilot, _ = layout(key)
+        signs, mask = np.zeros((2, SIDE, SIDE))
+        signs[::2, ::2] = np.where(pilot, sign, 0)
+        mask[::2, ::2] = pilot
+        self._signs = np.conj(np.fft.rfft2(signs)).astype(np.complex64)
+        self._mask = np.conj(np.fft.rfft2(mask)).astype(np.complex64)
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        chips = _boxes(tile)
+        energy = chips * chips
+        agree = np.fft.irfft2(np.fft.rfft2(chips) * self._signs, (SIDE, SIDE))
+        norm = np.fft.irfft2(np.fft.rfft2(energy) * self._mask, (SIDE, SIDE))
+        least = 1e-5 * energy.sum((-1, -2), keepdims=True) + 1e-20  # of rounding, or of nothing
+        return agree / np.sqrt(np.maximum(norm, least))
+
+
+def _boxes(tile: np.ndarray) -> np.ndarray:
+    """Sums of 2 x 2 samples from each sample on: a chip at every phase."""
+    rows = tile + np.roll(tile, -1, -2)
+    return rows + np.roll(rows, -1, -1)
+
+
+def _chips_at(tile: np.ndarray, geometry: Geometry) -> np.ndarray:
+    moved = np.roll(_boxes(tile), (-geometry.phase_y, -geometry.phase_x), (0, 1))
+    return moved[::2, ::2]
+
+
+def _folded(grey: np.ndarray, pitch_y: float, pitch_x: float) -> tuple[np.ndarray, int]:
+    samples = whitened(grey, pitch_y, pitch_x, MAX_CHIPS_FINE)
+    rows, columns = (n // SIDE for n in samples.shape)
+    tile = samples.reshape(rows, SIDE, columns, SIDE).sum((0, 2))
+    return tile, np.count_nonzero(samples) // 4
+
+
+def _refine(
+    grey: np.ndarray, pitch: float, matcher: _Matcher
+) -> tuple[float, np.ndarray, Geometry, int, int]:
+    """The best score near a pitch: (score, tile of chips, geometry, chips, looks)."""
+    at = [pitch, pitch]
+    best, kept, looks = -math.inf, None, 0
+    step = [pitch / max(1.0, n / pitch) for n in grey.shape]  # half a chip at the edges
+    tried = set()
+    for scale in (1.0, 0.5, 0.25):
+        moves = [(0, 0), (1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
+        here = tuple(at)
+        for dy, dx in moves:
+            trial = (here[0] + dy * step[0] * scale, here[1] + dx * step[1] * scale)
+            if trial in tried:
+                continue
+            tried.add(trial)
+            tile, chips = _folded(grey, *trial)
+            scores = matcher(tile)
+            looks += scores.size
+            where = int(scores.argmax())
+            if scores.flat[where] > best:
+                best, at = float(scores.flat[where]), list(trial)
+                geometry = Geometry(trial[0], trial[1], *divmod(where, SIDE))
+                kept = (tile, geometry, chips)
+    assert kept is not None
+    tile, geometry, chips = kept
+    return best, _chips_at(tile, geometry), geometry, chips, looks
