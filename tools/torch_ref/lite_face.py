@@ -229,28 +229,22 @@ class LiteFace(nn.Module):
     def offset(self, generator: WarpGenerator, z_id: Tensor, pose: Pose) -> Tensor:
         return generator(self.dynamics(pose.expression, pose.gaze) + z_id)
 
-    def _resample(self, volume: Tensor, offset: Tensor, rigid: Tensor, inwards: bool) -> Tensor:
-        """Two samplings: rigid then non-rigid inwards, the reverse outwards."""
-        shape = volume.shape[2:]
-        free = grid_of(*shape, device=volume.device) + offset
-        rigid = rigid.reshape(free.shape)
-        for points in (rigid, free) if inwards else (free, rigid):
-            volume = sample(volume, points, self.form)
-        return volume
-
-    def to_canonical(self, posed: Tensor, pose: Pose, offset: Tensor) -> Tensor:
-        grid = grid_of(*posed.shape[2:], device=posed.device).reshape(-1, 3)
-        return self._resample(posed, offset, to_view(grid, pose), inwards=True)
-
-    def from_canonical(self, volume: Tensor, pose: Pose, offset: Tensor) -> Tensor:
-        grid = grid_of(*volume.shape[2:], device=volume.device).reshape(-1, 3)
-        return self._resample(volume, offset, from_view(grid, pose), inwards=False)
+    def resample(self, volume: Tensor, pose: Pose, offset: Tensor, inwards: bool) -> Tensor:
+        """Rigid then non-rigid sampling inwards (to canonical), the reverse outwards."""
+        with torch.autocast(volume.device.type, enabled=False):
+            grid = grid_of(*volume.shape[2:], device=volume.device)
+            free = grid + offset
+            rigid = (to_view if inwards else from_view)(grid.reshape(-1, 3), pose)
+            rigid = rigid.reshape(free.shape)
+            for points in (rigid, free) if inwards else (free, rigid):
+                volume = sample(volume, points, self.form)
+            return volume
 
     def encode_nets(self, image: Tensor, opening: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """(B, 3, Y, X), (B, 2, Y, X) -> canonical volume and identity code."""
         posed, z_id = self.appearance(torch.cat([image, opening], 1))
         offset = self.offset(self.warp_source, z_id, pose)
-        return self.volume(self.to_canonical(posed, pose, offset)), z_id
+        return self.volume(self.resample(posed, pose, offset, inwards=True)), z_id
 
     def decode(
         self, warped: Tensor, maps: Tensor, skin: Tensor, volume: Tensor, z_id: Tensor, pose: Pose,
@@ -258,7 +252,7 @@ class LiteFace(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Picture and paint; ``corner`` is where a window of the picture begins, in cells."""
         offset = self.offset(self.warp_driver, z_id, pose)
-        driven = self.from_canonical(volume, pose, offset)
+        driven = self.resample(volume, pose, offset, inwards=False)
         b, c, z, y, x = driven.shape
         # (B, C, Z, Y, X) -> (B, Z C, Y, X), depth before channel as in ours.
         flat = driven.permute(0, 3, 4, 2, 1).reshape(b, y, x, z * c)
