@@ -199,6 +199,7 @@ class ExpressionEncoder(nn.Module):
         self.reduce = Pointwise(2, self.trunk.channels, cfg.dynamics)
         self.dropout = nn.Dropout(cfg.dropout)
         self.out = nn.Linear(MAP * MAP * cfg.dynamics, cfg.dynamics, bias=False)
+        self.out.keep_float32 = True  # as ours: the code is what the motion model sees
 
     def forward(self, face: Tensor) -> Tensor:
         h = self.dropout(self.reduce(self.trunk(face)))
@@ -215,6 +216,7 @@ class WarpGenerator(nn.Module):
         super().__init__()
         self.depth, width = cfg.volume[0], cfg.identity_code
         self.spread = nn.Linear(cfg.dynamics, MAP * MAP * width)
+        self.spread.keep_float32 = True
         self.mix = Pointwise(2, width, width)
         self.seed = Pointwise(2, width, MAP * width)
         channels = (width, *cfg.warp_widths)
