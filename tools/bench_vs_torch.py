@@ -104,8 +104,11 @@ def measure(args: argparse.Namespace, *, deadline: float) -> dict[str, Any]:
         raise SystemExit(f"error: no such part; there are {', '.join(p.name for p in listed)}")
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        # Compiled by Inductor for this run alone, so that its compile times are cold.
+        # Caches of this run alone, so that compile times are cold.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "inductor")
+        if args.device == "gpu":  # where time is short: parts share programs
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / "xla")
+            os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         log = args.out / f".{args.name}_{args.size}.log"
         comparison = Comparison(settings, lambda text: print(text, flush=True), log)
         try:
@@ -117,7 +120,9 @@ def measure(args: argparse.Namespace, *, deadline: float) -> dict[str, Any]:
     date = datetime.date.today().isoformat()
     return {
         "date": date, "commit": cards.commit(), "seconds": time.monotonic() - began,
-        "command": " ".join(["tools/bench_vs_torch", *map(os.path.basename, sys.argv[1:])]),
+        "command": " ".join(
+            [f"tools/{Path(sys.argv[0]).stem}", *map(os.path.basename, sys.argv[1:])]
+        ),
         "size": args.size, "device": args.device, "quick": args.quick,
         "machine": machine(about), "versions": versions(about), "load_before": load,
         "forms": list(settings.forms), "layers": layers, "layers_note": note,

@@ -111,9 +111,15 @@ class Comparison:
         self.rows: list[dict[str, Any]] = []
         self.about: dict[str, Any] = {}
         self.processes: dict[str, Process] = {}
+        self.deadline = float("inf")
+
+    def within(self, seconds: float) -> float:
+        """``seconds``, or what is left until the deadline."""
+        return min(seconds, max(self.deadline - time.monotonic(), 1.0))
 
     def run(self, parts: list[Part], deadline: float) -> None:
         """All parts, until ``deadline`` (``time.monotonic``); the rest are marked as not run."""
+        self.deadline = deadline
         try:
             for part in parts:
                 if time.monotonic() > deadline:
@@ -122,7 +128,7 @@ class Comparison:
                 self.say(f"{self.settings.size} {part.key}: {part.title}")
                 row = self._row(part)
                 self.rows.append(row)
-                self._part(part, row, deadline)
+                self._part(part, row)
         finally:
             self.stop()
 
@@ -134,23 +140,21 @@ class Comparison:
             process.stop()
         self.processes.clear()
 
-    def _part(self, part: Part, row: dict[str, Any], deadline: float) -> None:
-        cfg = self.settings
-        limit = min(cfg.build_seconds, max(deadline - time.monotonic(), 1.0))
-        if cfg.device == "cpu":
+    def _part(self, part: Part, row: dict[str, Any]) -> None:
+        if self.settings.device == "cpu":
             self.stop()
-        running = self._build(part, row, limit)
+        running = self._build(part, row)
         with tempfile.TemporaryDirectory() as folder:
-            self._parity(row, running, Path(folder), limit)
+            self._parity(row, running, Path(folder))
         running = {f: p for f, p in running.items() if "failed" not in row["forms"][f]}
-        seconds = min(cfg.part_seconds, max(deadline - time.monotonic(), 1.0))
-        self._time(row, running, seconds)
+        self._time(row, running, self.within(self.settings.part_seconds))
         for form, process in running.items():
-            row["forms"][form] |= process.call(limit, do="memory")
+            if process.alive:
+                row["forms"][form] |= process.call(self.within(300.0), do="memory")
         for form, result in row["forms"].items():
             self.say(f"  {form:22}{_brief(result)}")
 
-    def _build(self, part: Part, row: dict[str, Any], limit: float) -> dict[str, Process]:
+    def _build(self, part: Part, row: dict[str, Any]) -> dict[str, Process]:
         """Processes that hold the part; failures are noted in the row."""
         cfg, together = self.settings, self.settings.device == "gpu"
         running: dict[str, Process] = {}
@@ -158,7 +162,7 @@ class Comparison:
         def finish(form: str) -> None:
             process = self.processes[form]
             if process.asked:
-                ready = process.answer(limit)
+                ready = process.answer(self.within(cfg.build_seconds))
                 process.asked = False
                 if "failed" in ready:
                     row["forms"][form] = ready
@@ -166,13 +170,13 @@ class Comparison:
                     return
                 if form not in self.about:
                     process.ask(do="about")
-                    self.about[form] = process.answer(limit)
+                    self.about[form] = process.answer(self.within(cfg.build_seconds))
             process.ask(do="build", part=part.name, batch=part.batch)
             if not together:
                 answer(form)
 
         def answer(form: str) -> None:
-            result = self.processes[form].answer(limit)
+            result = self.processes[form].answer(self.within(cfg.build_seconds))
             row["forms"][form] = result
             if "failed" not in result:
                 running[form] = self.processes[form]
@@ -194,14 +198,12 @@ class Comparison:
     def _lost(self, form: str) -> None:
         self.processes.pop(form).stop()
 
-    def _parity(
-        self, row: dict[str, Any], running: dict[str, Process], folder: Path, limit: float
-    ) -> None:
+    def _parity(self, row: dict[str, Any], running: dict[str, Process], folder: Path) -> None:
         """Gaps of every form to XLA in float32; those beyond the limit are not timed."""
         made: dict[str, dict[str, np.ndarray]] = {}
         for i, (form, process) in enumerate(running.items()):
             path = folder / f"{i}.npz"
-            answer = process.call(limit, do="outputs", path=str(path))
+            answer = process.call(self.within(600.0), do="outputs", path=str(path))
             if "failed" in answer:
                 row["forms"][form] |= answer
                 continue
@@ -234,7 +236,8 @@ class Comparison:
             order = list(samples)
             for form in order[i % len(order) :] + order[: i % len(order)]:
                 time.sleep(PAUSE_S)
-                result = running[form].call(3 * seconds + 60, do="run", calls=calls[form])
+                wait = self.within(3 * seconds + 60)
+                result = running[form].call(wait, do="run", calls=calls[form])
                 if "failed" in result:
                     row["forms"][form] |= result
                     samples.pop(form)
@@ -282,8 +285,8 @@ def ratios(row: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 
 def _brief(result: dict[str, Any]) -> str:
-    if "failed" in result:
-        return str(result["failed"])
+    if "ms" not in result:
+        return str(result.get("failed", "not timed"))
     return (
         f"{result['ms']:9.2f} ms ({result['p10']:.2f} .. {result['p90']:.2f}), first call "
         f"{result['first_call_s']:.1f} s, peak {result.get('peak_mb') or 0:.0f} MB"

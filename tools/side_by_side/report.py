@@ -21,7 +21,7 @@ def _cell(result: dict[str, Any] | None) -> str:
         return "-"
     if result.get("not_offered"):
         return "not offered"
-    if "failed" in result:
+    if "failed" in result or "ms" not in result:
         return "failed"
     return f"{result['ms']:.4g} ({result['p10']:.4g} .. {result['p90']:.4g})"
 
@@ -95,12 +95,15 @@ def describe(card: dict[str, Any]) -> str:
     ]  # fmt: skip
     fps = [(r, {f: 1e3 * r["frames"] / x["ms"] for f, x in r["forms"].items()
                 if "ms" in x and "failed" not in x}) for r in done if r["frames"]]  # fmt: skip
+    if fps:
+        lines += [
+            "## Frames per second", "",
+            *_table(
+                ("part", *forms),
+                [(_name(r), *(f"{v[f]:.1f}" if f in v else "-" for f in forms)) for r, v in fps],
+            ),
+        ]  # fmt: skip
     lines += [
-        "## Frames per second", "",
-        *_table(
-            ("part", *forms),
-            [(_name(r), *(f"{v[f]:.1f}" if f in v else "-" for f in forms)) for r, v in fps],
-        ),
         "## Results against XLA in float32", "",
         "Mean gap of what is timed, in deviations of the result (a loss and a gradient norm: in"
         " their own size). Float32 forms beyond the limit would not have been timed.", "",
@@ -110,9 +113,11 @@ def describe(card: dict[str, Any]) -> str:
                           for f in forms if f != "XLA")) for r in done],
         ),
         "## First call, s, and peak memory, MB", "",
-        "First call: tracing, compiling and one run, nothing cached. Memory: of the process while"
-        " it runs on a CPU (framework and weights included), of the allocator on a GPU (XLA's is"
-        " the peak since its process began).", "",
+        "First call: tracing, compiling and one run. On a CPU nothing is cached and forms build one"
+        " after the other; on a GPU all build at the same time, and what an earlier part of the run"
+        " compiled is not compiled again. Memory: of the process while it runs on a CPU (framework"
+        " and weights included), of the allocator on a GPU (XLA's is the peak since its process"
+        " began).", "",
         *_table(
             ("part", *forms),
             [(_name(r), *(f"{x['first_call_s']:.1f} s, {x.get('peak_mb') or 0:.0f} MB"
