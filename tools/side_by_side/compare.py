@@ -260,19 +260,17 @@ def parity(reference: dict[str, np.ndarray], made: dict[str, np.ndarray]) -> dic
 
     A number is compared with its own size. Raises ValueError when names or shapes differ.
     """
-    relative, largest = 0.0, 0.0
     if set(reference) != set(made):
         raise ValueError(f"{sorted(made)} instead of {sorted(reference)}")
+    gaps = []
     for name, expected in reference.items():
         if made[name].shape != expected.shape:
             raise ValueError(f"{name}: {made[name].shape} instead of {expected.shape}")
         scale = float(expected.std()) if expected.ndim else float(abs(expected))
         gap = np.abs(made[name] - expected) / max(scale, 1e-12)
-        worse = float(gap.mean()), float(gap.max())
-        # NaN must not pass for small.
-        relative = worse[0] if not worse[0] <= relative else relative
-        largest = worse[1] if not worse[1] <= largest else largest
-    return {"relative": relative, "largest": largest}
+        gaps.append((gap.mean(), gap.max()))
+    relative, largest = np.max(gaps, axis=0)  # NaN where any is
+    return {"relative": float(relative), "largest": float(largest)}
 
 
 def ratios(row: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
