@@ -92,7 +92,8 @@ def test_driven_pass_of_the_full_face() -> None:
         return weighted_l1(picture, b["driver"], b["driver_mask"]).mean()
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
-    net = weights.load(volumetric.VolumetricFace(cfg), params)
+    # Not channels-last: see the training step in tools/side_by_side/torch_forms.py.
+    net = weights.load(volumetric.VolumetricFace(cfg), params, channels_last=False)
     placed = {
         name: torch.from_numpy(x if name.endswith("pose") else np.moveaxis(x, -1, 1).copy())
         for name, x in batch.items()

@@ -145,7 +145,8 @@ CUDA graphs on a GPU; bf16 under autocast with weights stored in bfloat16. Float
 TF32 for both. The rasteriser is one `scatter_reduce_(amax)`, the best that PyTorch has without a
 kernel of one's own. Training steps: forward, backward, clipping, AdamW and weight average on
 a given batch; of the face, the pixel terms on given geometry. On a CPU the full face's step is
-that of the `:smoke` sizes of its config. Its end-to-end hop has no trained link between motion
+that of the `:smoke` sizes of its config, PyTorch's in its default layout (channels-last crashes
+there). Its end-to-end hop has no trained link between motion
 and face: it renders given motions."""
 
 

@@ -73,8 +73,10 @@ class TorchForms:
         """An array (B, *spatial, C) on the device as (B, C, *spatial), channels-last memory."""
         return channels_last(self.put(np.moveaxis(np.asarray(x), -1, 1)))
 
-    def loaded(self, net: nn.Module, params: Any, *, inference: bool = True) -> Any:
-        net = weights.load(net, params)
+    def loaded(
+        self, net: nn.Module, params: Any, *, inference: bool = True, last: bool = True
+    ) -> Any:
+        net = weights.load(net, params, channels_last=last)
         if inference:
             net = fold(net)
             net = half_weights(net) if self.bfloat16 else net
@@ -335,10 +337,17 @@ class _Full:
     def train_face(self, batch: int) -> Form:
         s, f = self.scene, self.forms
         cfg = s.training_face(_ours(f))
-        net = f.loaded(VolumetricFace(cfg, f.sampling), s.face_params(cfg), inference=False)
+        # On a CPU the backward pass of narrow channels-last convolutions corrupts PyTorch's heap
+        # (2.13, oneDNN 3.12, AVX2): the smoke sizes train in the default layout there.
+        last = f.device == "cuda"
+        net = f.loaded(
+            VolumetricFace(cfg, f.sampling), s.face_params(cfg), inference=False, last=last
+        )
         net.dynamics.dropout.p = 0.0
         data = s.face_batch(cfg, batch)
         placed = {n: f.put(x) if n.endswith("_pose") else f.front(x) for n, x in data.items()}
+        if not last:
+            placed = {n: x.contiguous() for n, x in placed.items()}
         return f.training(training.FullFaceObjective(net), s.face_optim, placed)
 
 

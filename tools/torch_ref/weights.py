@@ -63,10 +63,10 @@ def convert(params: Any, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     return out
 
 
-def load(module: torch.nn.Module, params: Any) -> torch.nn.Module:
+def load(module: torch.nn.Module, params: Any, *, channels_last: bool = True) -> torch.nn.Module:
     """Fills ``module`` with ``params``, in evaluation mode and channels-last; returns it."""
     module.load_state_dict(convert(params, module.state_dict()), strict=True)
-    for tensor in module.parameters():
+    for tensor in module.parameters() if channels_last else ():
         if tensor.ndim == 4:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
         elif tensor.ndim == 5:
