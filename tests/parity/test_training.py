@@ -71,6 +71,7 @@ def test_motion_objective() -> None:
     assert_same_gradients(grads, net)
 
 
+@pytest.mark.slow
 def test_driven_pass_of_the_full_face() -> None:
     cfg = dataclasses.replace(TINY, dropout=0.0)
     model = VolumetricAutoencoder(cfg)

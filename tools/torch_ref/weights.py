@@ -40,13 +40,14 @@ def convert(params: Any, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     out: dict[str, torch.Tensor] = {}
     for name, tensor in like.items():
         path = flax_name(name)
-        if path.endswith("/kernel") and path not in table:
-            path = path.removesuffix("kernel") + "scale"
+        is_kernel = path.split("/")[-1] == "kernel"
+        if is_kernel and path not in table:
+            path, is_kernel = path.removesuffix("kernel") + "scale", False
         if path not in table or path in used:
             raise ValueError(f"{name}: {'used twice' if path in used else 'no leaf'} {path!r}")
         used.add(path)
         leaf = table[path]
-        if path.endswith("/kernel"):
+        if is_kernel:
             *spatial, _, _ = range(leaf.ndim)
             leaf = leaf.transpose(leaf.ndim - 1, leaf.ndim - 2, *spatial)
         shape = tuple(tensor.shape)
