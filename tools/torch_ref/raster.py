@@ -1,0 +1,281 @@
+"""The triangle rasteriser and the analytic flow for batches of poses (``vasa_jax/face/raster.py``).
+
+A z-buffer by one scatter with maximum: ``scatter_reduce_(..., "amax")`` is the form that PyTorch
+has for it. It has no counterpart of the promise that indices are in bounds, and Inductor leaves it
+to ATen, so it ends a fused kernel. A custom CUDA kernel (nvdiffrast) would be faster on a GPU, and
+is a dependency that neither side takes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.torch_ref.head import HeadTensors, Pose, absolute_pose, person, place_head
+from tools.torch_ref.sampling import grid_of
+from vasa_jax.face.raster import CONTOUR_PX, DEPTH_RANGE_CM, FRONT_SHARE, IRIS_RAD, WINDOWS
+
+
+def rasterise(
+    placed_BV3: Tensor, triangles_F3: Tensor, *, size: int, classes: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Nearest front-facing triangle (B, size, size), -1 for none, and its depth in cm."""
+    b, device = len(placed_BV3), placed_BV3.device
+    corners = placed_BV3[:, triangles_F3]  # (B, F, 3, 3)
+    corner, depth = (corners[..., :2] + 1.0) * (size * 0.5), corners[..., 2]
+    cells = size * size + 1
+    picture = torch.full((b * cells,), -1, dtype=torch.int32, device=device)
+    first = (torch.arange(b, device=device) * cells).reshape(b, 1, 1, 1)
+    end = 0
+    for count, window, share in zip(classes, WINDOWS, FRONT_SHARE, strict=True):
+        begin, end = end, end + count
+        if count == 0:
+            continue
+        k = max(3, math.ceil(window * size / 256.0))
+        c, z = corner[:, begin:end], depth[:, begin:end]
+        edge_b, edge_c = c[:, :, 1] - c[:, :, 0], c[:, :, 2] - c[:, :, 0]
+        back = edge_b[..., 0] * edge_c[..., 1] >= edge_c[..., 0] * edge_b[..., 1]
+        order = back.to(torch.uint8).argsort(dim=1, stable=True)[:, : math.ceil(share * count)]
+        c = c.gather(1, order[:, :, None, None].expand(-1, -1, 3, 2))
+        z = z.gather(1, order[:, :, None].expand(-1, -1, 3))
+        x, y = c[..., 0], c[..., 1]
+        offset = torch.arange(k, dtype=torch.float32, device=device) + 0.5
+
+        def wide(value: Tensor) -> Tensor:
+            return value[:, None, None]  # triangles stay on the last axis, as in ours
+
+        px = wide((x.amin(2) - 0.5).ceil()) + offset[None, None, :, None]
+        py = wide((y.amin(2) - 0.5).ceil()) + offset[None, :, None, None]
+        ux, uy = x[..., 1] - x[..., 0], y[..., 1] - y[..., 0]
+        vx, vy = x[..., 2] - x[..., 0], y[..., 2] - y[..., 0]
+        area = ux * vy - vx * uy
+        inverse = torch.where(area < -1e-9, 1.0 / area.clamp(max=-1e-9), 0.0)
+        qx, qy = px - wide(x[..., 0]), py - wide(y[..., 0])
+        e1 = qx * wide(vy * inverse) - qy * wide(vx * inverse)
+        e2 = qy * wide(ux * inverse) - qx * wide(uy * inverse)
+        inside = (e1 >= 0) & (e2 >= 0) & (e1 + e2 <= 1) & wide(area < -1e-9)
+        inside &= (px < size) & (py < size) & (px > 0) & (py > 0)
+        level = wide(z[..., 0]) + e1 * wide(z[..., 1] - z[..., 0])
+        level = level + e2 * wide(z[..., 2] - z[..., 0])
+        level = ((level / DEPTH_RANGE_CM + 0.5) * 65535.0).clamp(0, 65535).int()
+        key = level * 8192 + wide(order.int() + begin)
+        pixel = torch.where(inside, py.long() * size + px.long(), size * size) + first
+        picture.scatter_reduce_(0, pixel.reshape(-1), key.reshape(-1), "amax")
+    key = picture.reshape(b, cells)[:, :-1].reshape(b, size, size)
+    hit = key >= 0
+    depth_BYX = ((key >> 13).float() / 65535.0 - 0.5) * DEPTH_RANGE_CM
+    return torch.where(hit, key & 8191, -1).long(), torch.where(hit, depth_BYX, -1e3)
+
+
+class SourceGeometry(NamedTuple):
+    """The portrait's own head, placed once; without batch axis."""
+
+    identity: Tensor
+    motion: Tensor  # (54,)
+    placement: Tensor  # (3,)
+    neutral: Tensor  # (V, 3)
+    eye_centers: Tensor  # (2, 3)
+    placed: Tensor  # (V, 3)
+    depth: Tensor  # (Y, X) cm
+    opening: Tensor  # (Y, X, 2)
+
+
+def _is_interior(group: Tensor) -> Tensor:
+    return (group == 2) | (group == 4) | (group == 5) | (group == 6)
+
+
+def place_source(
+    head: HeadTensors, identity: Tensor, motion: Tensor, placement: Tensor,
+    *, size: int, classes: tuple[int, ...],
+) -> SourceGeometry:  # fmt: skip
+    """Places the fitted head of a portrait and draws its depth."""
+    neutral, centers = person(head, identity)
+    # As in ours: the fit's placement already holds translation and scale.
+    pose = absolute_pose(motion[None], placement[None])._replace(placement=placement[None])
+    placed = place_head(head, neutral, centers, pose)
+    triangle, depth = rasterise(placed, head.triangles, size=size, classes=classes)
+    group = torch.where(triangle >= 0, head.group[triangle.clamp(min=0)], -1.0)[0]
+    opening = torch.stack([_is_interior(group), group >= 7], -1).float()
+    return SourceGeometry(
+        identity, motion, placement, neutral, centers, placed[0], depth[0], opening
+    )
+
+
+class DriverGeometry(NamedTuple):
+    """What B driven heads say about every pixel, channels last."""
+
+    flow: Tensor  # (B, Y, X, 2)
+    maps: Tensor  # (B, Y, X, NUM_MAPS)
+    skin: Tensor  # (B, Y, X, 1)
+
+
+def drive_geometry(
+    head: HeadTensors, source: SourceGeometry, pose: Pose, *, size: int, classes: tuple[int, ...]
+) -> DriverGeometry:
+    """Puts the portrait's head into B poses and rasterises flow and maps."""
+    moved = place_head(head, source.neutral, source.eye_centers, pose)
+    rigid = head.rigid
+    placed = torch.cat(
+        [rigid * moved[..., :2] + (1 - rigid) * source.placed[:, :2], moved[..., 2:]], -1
+    )
+    triangle, _ = rasterise(placed, head.triangles, size=size, classes=classes)
+    row = _triangle_table(head, source, placed, pose)
+    hit = triangle >= 0
+    b = len(placed)
+    number = triangle.clamp(min=0).reshape(b, -1, 1).expand(-1, -1, row.shape[-1])
+    r = row.gather(1, number).reshape(b, size, size, -1)
+    grid = grid_of(size, size, device=placed.device)
+    value = r[..., 0:4] + r[..., 4:8] * grid[..., :1] + r[..., 8:12] * grid[..., 1:]
+    group = torch.where(hit, r[..., 16], -1.0)
+    flow = value[..., :2]
+
+    p = ((flow + 1.0) * (size * 0.5) - 0.5).clamp(0, size - 1)
+    x0, y0 = p[..., 0].long(), p[..., 1].long()
+    x1, y1 = (x0 + 1).clamp(max=size - 1), (y0 + 1).clamp(max=size - 1)
+    z = source.depth
+    near = torch.minimum(torch.minimum(z[y0, x0], z[y0, x1]), torch.minimum(z[y1, x0], z[y1, x1]))
+    inside = (flow.abs() < 1.0).all(-1)
+    visible = hit & inside & (r[..., 15] > 0.5) & (value[..., 2] > near - 0.25)
+    eyeball = (group >= 7).float()
+    iris = eyeball * ((IRIS_RAD - value[..., 3]) / 0.06 + 0.5).clamp(0.0, 1.0)
+    shown = hit.float()
+    maps = torch.stack(
+        [
+            _is_interior(group).float(), (group == 5).float(), (group == 6).float(),
+            (group == 4).float(), eyeball, iris, (group == 0).float(),
+            torch.where(hit, r[..., 12], 0.0), torch.where(hit, r[..., 13], 0.0), shown,
+            visible.float(), torch.where(hit, r[..., 14], 0.0),
+        ],
+        -1,
+    )  # fmt: skip
+    flow = _fill_background(head, source, placed, flow, hit, grid, pose)
+    skin = ((group == 0) | (group == 1)).float()[..., None]
+    return DriverGeometry(flow, maps, skin)
+
+
+def _triangle_table(
+    head: HeadTensors, source: SourceGeometry, placed: Tensor, pose: Pose
+) -> Tensor:
+    """(B, F, 17): affine maps to the portrait, normal, stretch, facing and group per triangle."""
+    d, s = placed[:, head.triangles], source.placed[head.triangles]
+    b = len(d)
+    origin, u, v = d[:, :, 0, :2], d[:, :, 1, :2] - d[:, :, 0, :2], d[:, :, 2, :2] - d[:, :, 0, :2]
+    area = u[..., 0] * v[..., 1] - v[..., 0] * u[..., 1]
+    usable = area.abs() > 1e-9
+    inverse = torch.where(usable, 1.0 / torch.where(usable, area, 1.0), 0.0)[..., None]
+    corner = torch.cat([s, head.iris_angle[head.triangles][..., None]], -1)  # (F, 3, 4)
+    du, dv = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    gx = (du * v[..., 1:] - dv * u[..., 1:]) * inverse
+    gy = (dv * u[..., :1] - du * v[..., :1]) * inverse
+    constant = corner[:, 0] - gx * origin[..., :1] - gy * origin[..., 1:]
+    e1, e2 = d[:, :, 1] - d[:, :, 0], d[:, :, 2] - d[:, :, 0]
+    unit = pose.placement[:, 2, None]
+
+    def spatial(e: Tensor) -> Tensor:
+        return torch.stack([e[..., 0], -e[..., 1], e[..., 2] * unit], -1)
+
+    normal = torch.linalg.cross(spatial(e1), spatial(e2))
+    length = torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
+    normal = normal / length.clamp(min=1e-9)
+    a, c = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
+    s_area = a[:, 0] * c[:, 1] - c[:, 0] * a[:, 1]
+    stretch = torch.log2(area.abs().clamp(min=1e-7) / s_area.abs().clamp(min=1e-7))
+    constants = torch.stack([(s_area < 0).float(), head.group], -1)
+    return torch.cat(
+        [
+            constant, gx, gy, normal[..., :2], stretch.clamp(-3.0, 3.0)[..., None],
+            constants.expand(b, -1, -1),
+        ],
+        -1,
+    )  # fmt: skip
+
+
+def _fill_background(
+    head: HeadTensors, source: SourceGeometry, placed: Tensor, flow: Tensor, hit: Tensor,
+    grid: Tensor, pose: Pose,
+) -> Tensor:  # fmt: skip
+    """Hair follows the skull, the rest of the picture stays; in between, blend."""
+    base = head.base
+    w = ((base[:, 2] > -4.0) & (base[:, 2] < 5.0) & (base[:, 1] > -4.0)).float()[:, None]
+    a = F.pad(placed[..., :2], (0, 1), value=1.0)
+    weighted = (a * w).mT
+    tiny = 1e-4 * torch.eye(3, device=a.device)
+    affine = _solve3(weighted @ a + tiny, weighted @ source.placed[:, :2])
+    skull = (F.pad(grid, (0, 1), value=1.0).reshape(-1, 3) @ affine).reshape(flow.shape)
+
+    def dot(q: Tensor, axis: Tensor) -> Tensor:
+        length = axis.square().sum(-1).clamp(min=0.3)[:, None, None]
+        return (q * axis[:, None, None]).sum(-1) / length
+
+    q = (grid - pose.placement[:, None, None, :2]) / pose.placement[:, None, None, 2:]
+    q = torch.stack([q[..., 0], -q[..., 1]], -1)
+    x, y = dot(q, pose.rotation[:, :2, 0]), dot(q, pose.rotation[:, :2, 1])
+    rho = ((x / 10.5).square() + ((y - 2.5) / 13.0).square()).sqrt()
+
+    def smooth(t: Tensor) -> Tensor:
+        t = t.clamp(0.0, 1.0)
+        return t * t * (3 - 2 * t)
+
+    weight = (1.0 - smooth((rho - 1.0) / 0.75)) * smooth((y + 16.0) / 7.5)
+    border = 1.0 - grid.abs().amax(-1)
+    weight = (weight * smooth((border - 0.02) / 0.14))[..., None]
+    background = grid + weight * (skull - grid)
+    edge = smooth((border - 0.02) / 0.10)[..., None]
+    return torch.where(hit[..., None], grid + edge * (flow - grid), background)
+
+
+def _solve3(a: Tensor, b: Tensor) -> Tensor:
+    """Cramer's rule for batches of 3 x 3: no solver call, which a CUDA graph would not take."""
+    rows = a.unbind(1)
+    columns = [torch.linalg.cross(rows[i - 2], rows[i - 1]) for i in range(3)]
+    adjugate = torch.stack(columns, -1)
+    determinant = (rows[0] * columns[0]).sum(-1)
+    return adjugate @ b / determinant[:, None, None]
+
+
+def contour(flow_BYX2: Tensor) -> Tensor:
+    """Weight 0..1 of being beside a jump of the flow (B, Y, X, 1)."""
+    size = flow_BYX2.shape[1]
+    shift = (flow_BYX2 - grid_of(size, size, device=flow_BYX2.device)) * (size * 0.5)
+    low, high = CONTOUR_PX
+
+    def weight(jump: Tensor) -> Tensor:
+        return ((jump.abs().amax(-1) - low) / (high - low)).clamp(0.0, 1.0)
+
+    down = weight(shift[:, 1:] - shift[:, :-1])
+    right = weight(shift[:, :, 1:] - shift[:, :, :-1])
+    beside = torch.maximum(F.pad(down, (0, 0, 0, 1)), F.pad(down, (0, 0, 1, 0)))
+    beside = torch.maximum(beside, F.pad(right, (0, 1)))
+    return torch.maximum(beside, F.pad(right, (1, 0)))[..., None]
+
+
+def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:
+    """The portrait (1, 3, Y, X) with eyes and mouth painted over from around."""
+    unit = image.shape[-1] // 128
+    pixels = 2 * max(unit // 2, 1)
+    hole = opening_YX2.amax(-1)[None, None]
+    hole = F.max_pool2d(hole, 2 * pixels + 1, stride=1, padding=pixels)
+    return inpaint(image, hole)
+
+
+def inpaint(image: Tensor, hole: Tensor, *, levels: int = 7) -> Tensor:
+    """Fills holes (1, 1, Y, X) from around by push-pull over a pyramid."""
+    weight = 1.0 - hole
+    stack = [(image * weight, weight)]
+    for _ in range(levels):
+        c, w = stack[-1]
+        if c.shape[-1] < 2:
+            break
+        c, w = (4.0 * F.avg_pool2d(x, 2) for x in (c, w))
+        norm, full = w.clamp(min=1e-6), w.clamp(max=1.0)
+        stack.append((c / norm * full, full))
+    c, w = stack[-1]
+    filled = c / w.clamp(min=1e-6)
+    for c, w in reversed(stack[:-1]):
+        up = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        filled = c + (1.0 - w) * up
+    return filled

@@ -1,0 +1,63 @@
+"""Sampling pictures and volumes at moving points (``vasa_jax/nn/warp.py``), in two forms.
+
+"grid" is ``F.grid_sample``, the function that PyTorch has for this. "gather" reads the corners of
+a channels-last array by index and adds them up: slow op by op, but ``torch.compile`` makes one loop
+of it, as XLA does of ours. Both clamp to the border and follow ``align_corners=False``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Form = Literal["grid", "gather"]
+
+
+def grid_of(*shape: int, device: str | torch.device = "cpu") -> Tensor:
+    """Cell centres in [-1, 1], (*shape, dims), last axis (x, y) or (x, y, z)."""
+    axes = [(torch.arange(n, device=device) + 0.5) * (2.0 / n) - 1.0 for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1)
+
+
+def _cell(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    p = ((coordinate + 1.0) * (size * 0.5) - 0.5).clamp(0.0, size - 1.0)
+    low = p.floor().clamp(0, max(size - 2, 0))
+    i = low.long()
+    return i, (i + 1).clamp(max=size - 1), p - low
+
+
+def _gather(x: Tensor, points: Tensor) -> Tensor:
+    """(B, C, *spatial) at points (B, *out, dims) -> (B, C, *out), by indices."""
+    spatial = x.shape[2:]
+    cells = [_cell(points[..., -1 - i], n) for i, n in enumerate(spatial)]
+    rows = x.movedim(1, -1)  # channels last: a corner is one piece of memory
+    batch = torch.arange(len(x), device=x.device).reshape(-1, *(1,) * (points.ndim - 2))
+    out: Tensor | None = None
+    for corner in range(2 ** len(spatial)):
+        index, weight = [], None
+        for axis, (low, high, fraction) in enumerate(cells):
+            upper = corner >> axis & 1
+            index.append(high if upper else low)
+            share = fraction if upper else 1 - fraction
+            weight = share if weight is None else weight * share
+        assert weight is not None
+        term = rows[(batch, *index)].to(weight.dtype) * weight[..., None]
+        out = term if out is None else out + term
+    assert out is not None
+    return out.to(x.dtype).movedim(-1, 1)
+
+
+def sample(x: Tensor, points: Tensor, form: Form = "grid") -> Tensor:
+    """Linear samples of (B, C, *spatial) at points (B, *out, dims) in [-1, 1] -> (B, C, *out).
+
+    The order of coordinates is (x, y) and (x, y, z). Grids stay float32 whatever ``x`` is.
+    """
+    if form == "gather":
+        return _gather(x, points)
+    sampled = F.grid_sample(
+        x.to(points.dtype), points, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return sampled.to(x.dtype)
