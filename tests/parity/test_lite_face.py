@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
 from vasa_jax.face import raster as our_raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
@@ -58,6 +58,7 @@ def scene():
     own[:3], own[9:] = (0.1, -0.05, 0.03), rng.uniform(0, 0.2, 45)
     driving = rng.normal(0, 0.12, (2, MOTION_DIM)).astype(np.float32)
     driving[:, 9:] = rng.uniform(0, 0.7, (2, 45))
+    driving[:, [MOTION_INDEX["eyeBlink_L"], MOTION_INDEX["eyeBlink_R"]]] = (0.8, 0.2), (1.0, 0.9)
     return image, identity, own, driving
 
 
@@ -95,7 +96,7 @@ def test_head_and_raster(faces, scene, ours) -> None:
     model, _, _, head, classes = faces
     image, identity, own, driving = scene
     assert classes == model.classes
-    appearance, pose, (warped, maps, _, contour), _ = ours
+    appearance, pose, (warped, maps, _, contour, line), _ = ours
     geometry, layers = appearance.geometry, appearance.layers
     q = weights.tensors
     mine = raster.place_source(
@@ -115,6 +116,8 @@ def test_head_and_raster(faces, scene, ours) -> None:
     gap = np.abs(made.maps.numpy() - np.asarray(maps)).max(-1)
     assert (gap > 1e-3).mean() < 0.005  # edges of triangles
     assert np.asarray(maps)[..., 0].max() == 1.0  # the mouth is open
+    assert np.asarray(line).max() > 0.1  # an eye is closing
+    np.testing.assert_allclose(made.lashes.numpy()[gap < 1e-3], line[gap < 1e-3], atol=1e-4)
     moved = sampling.sample(front(layers[None]).expand(2, -1, -1, -1), made.flow)
     same = (gap < 1e-3) & (np.abs(raster.contour(made.flow).numpy() - contour)[..., 0] < 1e-3)
     assert same.mean() > 0.98
@@ -145,9 +148,9 @@ def test_nets_and_picture(faces, scene, ours) -> None:
         front(appearance.layers[None]), raster.SourceGeometry(*q(appearance.geometry)),
         front(appearance.volume[None]), q(appearance.z_id[None]),
     )  # fmt: skip
-    layers, maps, skin, contour = map(front, warped)
+    layers, maps, skin, contour, line = map(front, warped)
     with torch.no_grad():
-        picture = twin.finish(layers, maps, skin, contour, given, twin_head.Pose(*q(pose)))
+        picture = twin.finish(layers, maps, skin, contour, line, given, twin_head.Pose(*q(pose)))
         whole = twin.render(head, classes, given, q(driving))
     np.testing.assert_allclose(back(picture), expected, atol=10 * ATOL)
     levels = lite_face.to_uint8(whole).numpy().astype(int) - np.asarray(to_uint8(expected))

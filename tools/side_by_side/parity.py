@@ -157,7 +157,9 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     table.add("G_3D", volume, back(twin.volume(front(canonical[None]))), 6)
 
     appearance = model._encode(params, model.head, scene.image, scene.identity, own, placement)
-    warped, maps, skin_maps, contour = jax.jit(model.warp_pose)(model.head, appearance, pose)
+    warped, maps, skin_maps, contour, lashes = jax.jit(model.warp_pose)(
+        model.head, appearance, pose
+    )
     made_geometry = raster.drive_geometry(head, given, poses, size=cfg.size, classes=classes)
     table.share(
         "driver: raster and maps",
@@ -167,13 +169,14 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
         front(appearance.layers[None]), given, front(appearance.volume[None]),
         q(appearance.z_id[None]),
     )  # fmt: skip
-    made_warped, _, _, made_contour = twin.warp(head, classes, kept, poses)
+    made_warped, _, _, made_contour, made_lashes = twin.warp(head, classes, kept, poses)
     table.share(
         "driver: warped picture", np.abs(back(made_warped) - np.asarray(warped)).max(-1) < 0.01
     )
     table.share("driver: contours", np.abs(back(made_contour) - np.asarray(contour))[..., 0] < 0.01)
+    table.share("driver: lashes", np.abs(back(made_lashes) - np.asarray(lashes))[..., 0] < 0.01)
     picture = jax.jit(model.render_pose)(params, model.head, appearance, pose)
-    given_pixels = [front(x) for x in (warped, maps, skin_maps, contour)]
+    given_pixels = [front(x) for x in (warped, maps, skin_maps, contour, lashes)]
     finished = twin.finish(*given_pixels, kept, poses)
     table.add("decoder and picture, given the warp", picture, back(finished), 25)
     whole = twin.render(head, classes, kept, q(driving))

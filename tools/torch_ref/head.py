@@ -8,11 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, POSE
+from vasa_jax.core.types import EXPRESSION, GAZE, HEAD_WIDTH_CM, POSE
 from vasa_jax.face import head as ours
-from vasa_jax.face.head import CAMERA_CM, MAX_EYE_PITCH, MAX_EYE_YAW, PIVOT_CM, Head
-
-BLINKS = tuple(EXPRESSION_NAMES.index(name) for name in ("eyeBlink_L", "eyeBlink_R"))
+from vasa_jax.face.head import (
+    BLINKS,
+    CAMERA_CM,
+    LID_TRAVEL,
+    MAX_EYE_PITCH,
+    MAX_EYE_YAW,
+    PIVOT_CM,
+    Head,
+)
+from vasa_jax.face.lashes import LOWER, UPPER
 
 
 class Pose(NamedTuple):
@@ -38,6 +45,10 @@ class HeadTensors(NamedTuple):
     eye_center: Tensor  # (2, 3)
     eye_center_identity: Tensor  # (I, 2, 3)
     iris_angle: Tensor  # (V,)
+    lids: Tensor  # (2, 2, 2) int64
+    lids_shut: Tensor  # (2, 2)
+    margins: Tensor  # (2, 2, 9, 6) int64 vertices of the lids' landmarks, upper then lower
+    margin_weights: Tensor  # (2, 2, 9, 6)
 
 
 def head_tensors(head: Head, device: str | torch.device) -> tuple[HeadTensors, tuple[int, ...]]:
@@ -47,12 +58,16 @@ def head_tensors(head: Head, device: str | torch.device) -> tuple[HeadTensors, t
         return torch.from_numpy(np.array(x)).to(device, dtype)
 
     eye = put(head.eye, torch.int64)
+    margins = np.stack([np.array(UPPER), np.array(LOWER)], 1)
     flat = [np.asarray(x).reshape(len(x), -1) for x in (head.expression, head.look)]
     tensors = HeadTensors(
         put(head.base), put(np.asarray(head.identity).reshape(len(head.identity), -1)),
         put(np.concatenate(flat)), put(head.triangles, torch.int64), put(head.group),
         put(head.rigid)[:, None], (eye > 0)[:, None], (eye - 1).clamp(0, 1),
         put(head.eye_center), put(head.eye_center_identity), put(head.iris_angle),
+        put(head.lids, torch.int64), put(head.lids_shut),
+        put(np.asarray(head.landmark_vertices)[margins], torch.int64),
+        put(np.asarray(head.landmark_weights)[margins]),
     )  # fmt: skip
     return tensors, ours.size_classes(head)
 
@@ -120,17 +135,41 @@ def eye_in_head(rot: Tensor, gaze_B2: Tensor) -> Tensor:
     return torch.stack([yaw, pitch], 1)
 
 
+def blink_shares(pose: Pose) -> Tensor:
+    """(B, 2), left and right."""
+    return torch.stack([pose.expression[:, i] for i in BLINKS], 1).clamp(0.0, 1.0)
+
+
+def _closed_lids(head: HeadTensors, open_BV3: Tensor, blinks_B2: Tensor) -> Tensor:
+    """Movement (B, V, 3) of the lids, which meet at weight 1."""
+    moved = torch.zeros_like(open_BV3)
+    x = head.base[:, 0]
+    for side, i in enumerate(BLINKS):
+        shape = head.shapes[i].reshape(-1, 3)
+        upper, lower = head.lids[side].unbind(1)
+        gap = open_BV3[:, upper, 1] - open_BV3[:, lower, 1] - head.lids_shut[side]
+        travel = (shape[lower, 1] - shape[upper, 1]).clamp(min=0.05)
+        times = (gap / travel).clamp(*LID_TRAVEL)
+        across = ((x - x[upper[0]]) / (x[upper[1]] - x[upper[0]])).clamp(0.0, 1.0)
+        times = times[:, :1] + (times[:, 1:] - times[:, :1]) * across
+        moved = moved + (blinks_B2[:, side, None] * times)[..., None] * shape
+    return moved
+
+
 def place_head(head: HeadTensors, neutral_V3: Tensor, centers_23: Tensor, pose: Pose) -> Tensor:
     """One person in B poses: placed vertices (B, V, 3), X and Y in crop units, depth in cm."""
     yaw, pitch = eye_in_head(pose.rotation, pose.gaze).unbind(1)
     up, down = pitch.relu() / 0.5, (-pitch).relu() / 0.5
     left, right = (-yaw).relu() / 0.6, yaw.relu() / 0.6
     look = torch.stack([up, up, down, down, left, right, right, left], 1)
-    weights = torch.cat([pose.expression, look], 1)
+    kept = [torch.zeros_like(yaw) if i in BLINKS else e
+            for i, e in enumerate(pose.expression.unbind(1))]  # fmt: skip
+    weights = torch.cat([torch.stack(kept, 1), look], 1)
     b = len(weights)
     v = torch.addmm(neutral_V3.reshape(1, -1), weights, head.shapes).reshape(b, -1, 3)
-    blinks = torch.stack([pose.expression[:, i] for i in BLINKS], 1)
-    blink = blinks.clamp(0.0, 1.0)[:, head.side, None]
+    blinks = blink_shares(pose)
+    v = v + _closed_lids(head, v, blinks)
+    blink = blinks[:, head.side, None]
     center = centers_23[head.side]
     q = (v - center) @ rotation(yaw, pitch, torch.zeros_like(yaw)).mT
     length = torch.linalg.vector_norm(q, dim=-1, keepdim=True)

@@ -264,11 +264,11 @@ class LiteFace(nn.Module):
 
     def encode(
         self, head: HeadTensors, classes: tuple[int, ...], image: Tensor, identity: Tensor,
-        motion: Tensor, placement: Tensor,
+        motion: Tensor, placement: Tensor, shape: Tensor | None = None,
     ) -> Appearance:  # fmt: skip
         """Everything computed once per portrait (1, 3, Y, X) in [-1, 1] with its fit."""
         geometry = raster.place_source(
-            head, identity, motion, placement, size=self.cfg.size, classes=classes
+            head, identity, motion, placement, shape, size=self.cfg.size, classes=classes
         )
         layers = torch.cat([image, raster.skin_layer(image, geometry.opening)], 1)
         pose = absolute_pose(motion[None], placement[None])
@@ -277,19 +277,20 @@ class LiteFace(nn.Module):
         return Appearance(channels_last(layers), geometry, volume, z_id)
 
     def warp(self, head: HeadTensors, classes: tuple[int, ...], appearance: Appearance, pose: Pose):
-        """Warped layers (B, 6, Y, X), maps, skin and contour weight, no net at all."""
+        """Warped layers (B, 6, Y, X), maps, skin, contour weight and lashes, no net at all."""
         g = raster.drive_geometry(
             head, appearance.geometry, pose, size=self.cfg.size, classes=classes
         )
         layers = appearance.layers.expand(len(g.flow), -1, -1, -1)
         moved = sample(layers, g.flow, self.form)
-        return moved, to_front(g.maps), to_front(g.skin), to_front(raster.contour(g.flow))
+        flat = (g.maps, g.skin, raster.contour(g.flow), g.lashes)
+        return moved, *map(to_front, flat)
 
     def finish(
-        self, warped: Tensor, maps: Tensor, skin: Tensor, edge_weight: Tensor,
+        self, warped: Tensor, maps: Tensor, skin: Tensor, edge_weight: Tensor, line: Tensor,
         appearance: Appearance, pose: Pose,
     ) -> Tensor:  # fmt: skip
-        """Pictures (B, 3, Y, X) in [-1, 1] from the warped layers: net, ramp, soft contours."""
+        """Pictures (B, 3, Y, X) in [-1, 1] from the warped layers: net, ramp, contours, lashes."""
         b, m, n = len(warped), self.cfg.margin, self.cfg.size
 
         def inner(x: Tensor) -> Tensor:
@@ -307,7 +308,8 @@ class LiteFace(nn.Module):
             moved = moved.clone()
             moved[:, :, m : n - m, m : n - m] = middle + ramp * (image - middle)
             image = moved
-        return image + edge_weight * (binomial(image) - image)
+        image = image + edge_weight * (binomial(image) - image)
+        return (image + 1.0) * (1.0 - line) - 1.0
 
     def render(
         self, head: HeadTensors, classes: tuple[int, ...], appearance: Appearance, motion_BM: Tensor

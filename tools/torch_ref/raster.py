@@ -15,8 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tools.torch_ref.head import HeadTensors, Pose, absolute_pose, person, place_head
+from tools.torch_ref.head import (
+    HeadTensors,
+    Pose,
+    absolute_pose,
+    blink_shares,
+    person,
+    place_head,
+)
 from tools.torch_ref.sampling import grid_of
+from vasa_jax.face import lashes
 from vasa_jax.face.raster import CONTOUR_PX, DEPTH_RANGE_CM, FRONT_SHARE, IRIS_RAD, WINDOWS
 
 
@@ -90,10 +98,12 @@ def _is_interior(group: Tensor) -> Tensor:
 
 def place_source(
     head: HeadTensors, identity: Tensor, motion: Tensor, placement: Tensor,
-    *, size: int, classes: tuple[int, ...],
+    shape: Tensor | None = None, *, size: int, classes: tuple[int, ...],
 ) -> SourceGeometry:  # fmt: skip
     """Places the fitted head of a portrait and draws its depth."""
     neutral, centers = person(head, identity)
+    if shape is not None:
+        neutral = neutral + shape
     # As in ours: the fit's placement already holds translation and scale.
     pose = absolute_pose(motion[None], placement[None])._replace(placement=placement[None])
     placed = place_head(head, neutral, centers, pose)
@@ -111,6 +121,7 @@ class DriverGeometry(NamedTuple):
     flow: Tensor  # (B, Y, X, 2)
     maps: Tensor  # (B, Y, X, NUM_MAPS)
     skin: Tensor  # (B, Y, X, 1)
+    lashes: Tensor  # (B, Y, X, 1)
 
 
 def drive_geometry(
@@ -154,7 +165,35 @@ def drive_geometry(
     )  # fmt: skip
     flow = _fill_background(head, source, placed, flow, hit, grid, pose)
     skin = ((group == 0) | (group == 1)).float()[..., None]
-    return DriverGeometry(flow, maps, skin)
+    line = lash_line(head, placed, blink_shares(pose), pose.placement[:, 2], grid)
+    return DriverGeometry(flow, maps, skin, line * shown[..., None])
+
+
+def lash_line(
+    head: HeadTensors, placed: Tensor, blinks_B2: Tensor, scale_B: Tensor, grid: Tensor
+) -> Tensor:
+    """Share of light (B, Y, X, 1) that the lashes of shut or closing eyes swallow."""
+    b = len(placed)
+    total = torch.zeros((b, *grid.shape[:2]), device=placed.device)
+    # Filled on the device, as everything that a CUDA graph may hold.
+    taper = torch.stack([torch.full((), float(t), device=placed.device) for t in lashes.TAPER])
+    points = (placed[:, head.margins, :2] * head.margin_weights[..., None]).sum(-2)
+    spread = (2.0 * (lashes.WIDTH_CM * scale_B) ** 2)[:, None, None, None]
+    for side in (0, 1):
+        blink = blinks_B2[:, side]
+        upper, lower = points[:, side].unbind(1)  # (B, 9, 2)
+        line = upper + 0.5 * blink[:, None, None] * (lower - upper)
+        a, along = line[:, :-1], line[:, 1:] - line[:, :-1]
+        length = along.square().sum(-1).clamp(min=1e-9)[:, None, None]
+        away = grid[None, :, :, None] - a[:, None, None]  # (B, Y, X, 8, 2)
+        along = along[:, None, None]
+        t = ((away * along).sum(-1) / length).clamp(0.0, 1.0)
+        square = (away - t[..., None] * along).square().sum(-1)
+        weight = taper[:-1] + t * (taper[1:] - taper[:-1])
+        nearest = (weight * (-square / spread).exp()).amax(-1)
+        share = ((blink - lashes.BEGINS) / (lashes.CERTAIN - lashes.BEGINS)).clamp(0.0, 1.0)
+        total = torch.maximum(total, share.square()[:, None, None] * nearest)
+    return lashes.DARKNESS * total[..., None]
 
 
 def _triangle_table(

@@ -185,9 +185,9 @@ def whitened(grey: np.ndarray, pitch_y: float, pitch_x: float, most: int) -> np.
     spectrum = np.fft.rfft2(x, fast)
     power = uniform_filter(np.abs(spectrum) ** 2, _SMOOTH, mode="nearest")
     power += 0.02 * power.mean() + 1e-12
-    x = np.fft.irfft2(spectrum / power ** (_FLATTEN / 2), fast)[: x.shape[0], : x.shape[1]]
-    x = x / (x.std() + 1e-12)
-    x = np.clip(x, -3.0, 3.0).astype(np.float32)
+    flat = np.fft.irfft2(spectrum / power ** (_FLATTEN / 2), fast)[: x.shape[0], : x.shape[1]]
+    flat = flat / (flat.std() + 1e-12)
+    x = np.clip(flat, -3.0, 3.0).astype(np.float32)
     # Phases are counted from the picture's corner, so zeros stand for whole chips before the part.
     before, size = (2 * top % SIDE, 2 * left % SIDE), x.shape
     after = [-(n + k) % SIDE for n, k in zip(size, before, strict=True)]
@@ -252,7 +252,7 @@ def _folded(grey: np.ndarray, pitch_y: float, pitch_x: float) -> tuple[np.ndarra
     samples = whitened(grey, pitch_y, pitch_x, MAX_CHIPS_FINE)
     rows, columns = (n // SIDE for n in samples.shape)
     tile = samples.reshape(rows, SIDE, columns, SIDE).sum((0, 2))
-    return tile, np.count_nonzero(samples) // 4
+    return tile, int(np.count_nonzero(samples)) // 4
 
 
 def _refine(
