@@ -4,6 +4,7 @@ Data     as configs/face_256_lite.py, with --size 512 and stills rendered at 512
 Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activations per module)
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
 Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
+Overfit  ...face_512.py:overfit   (CPU, 128 px, two rendered people, every loss; about two hours)
 Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; not yet trained at this size
 
 Schedule of MegaPortraits: 300k steps, batch 16, AdamW (0.5, 0.999), 2e-4 to 1e-6 by cosine (the
@@ -16,6 +17,7 @@ from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.faces import FacePairsConfig
 from vasa_jax.face.discriminator import DiscriminatorConfig
 from vasa_jax.face.volumetric import VolumetricConfig
+from vasa_jax.train.disguise import DisguiseConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
 from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfig
@@ -64,4 +66,35 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),
             batch=4,
         )  # fmt: skip
-    raise ValueError(f"face_512 has the variants base and smoke, not {variant!r}")
+    if variant == "overfit":
+        # Can this graph with all its losses say everything about two people? Nothing is made
+        # harder than it is: no disguise, no dropout, exact geometry, one camera.
+        known = dataclasses.replace(
+            optim, steps=1500, lr=1e-3, warmup=20, final_fraction=0.05, ema_decay=0.98
+        )
+        return dataclasses.replace(
+            base,
+            model=VolumetricConfig(
+                size=128, volume=(4, 16, 16, 16), dynamics=32, dropout=0.0,
+                encoder_widths=(16, 32, 48, 64), encoder_blocks=2, identity_code=64,
+                identity_size=128, identity_blocks=(1, 1, 1, 1), dynamics_blocks=(1, 1, 1, 1),
+                trunk_width=8, warp_widths=(32, 16), volume_widths=(16, 32, 32),
+                decoder_width=96, decoder_blocks=2, decoder_up_widths=(64, 48, 32), precision=F32,
+            ),
+            discriminator=DiscriminatorConfig(scales=2, widths=(16, 32, 32), strides=(2, 2, 1)),
+            data=FacePairsConfig(
+                folder="$VASA_FACES", size=128, shares=(("synthetic", 1.0),), people=2, held_out=0,
+                identity_noise=0.0, expression_noise=0.0, pose_noise_deg=0.0, camera=0.0,
+            ),
+            disguise=DisguiseConfig(
+                warp=0.0, brightness=0.0, contrast=0.0, saturation=0.0, tint=0.0, grey=0.0
+            ),
+            loss=VolumetricLossConfig(l1=40.0),
+            optim=known,
+            discriminator_optim=dataclasses.replace(known, lr=2e-4),
+            loop=LoopConfig(
+                log_every=10, picture_every=250, evaluate_every=250, checkpoint_every=250
+            ),
+            batch=2,
+        )  # fmt: skip
+    raise ValueError(f"face_512 has the variants base, smoke and overfit, not {variant!r}")

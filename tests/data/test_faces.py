@@ -1,5 +1,7 @@
 """Which frames and which pictures become face files, and what is refused of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -75,4 +77,39 @@ def test_face_files_of_an_older_format_are_refused(tmp_path):
     )  # fmt: skip
     pairs = FacePairs(FacePairsConfig(folder=str(tmp_path)))
     with pytest.raises(UserError, match="make them again"):
-        pairs.pair(np.random.default_rng(0))
+        next(pairs.batches(0, 0, 1))
+
+
+def faces_of(tmp_path, source, count):
+    folder = tmp_path / source
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"{i:02}.npz").touch()
+
+
+def test_neighbours_in_a_batch_are_different_people(tmp_path):
+    """Losses across identities compare each pair with the next one, the last with the first."""
+    faces_of(tmp_path, "synthetic", 2)
+    faces_of(tmp_path, "video", 1)
+    pairs = FacePairs(FacePairsConfig(folder=str(tmp_path), held_out=0))
+    for seed in range(50):
+        drawn = pairs.people(np.random.default_rng(seed), 5)
+        assert all(a != b for a, b in zip(drawn, drawn[1:] + drawn[:1], strict=True))
+
+
+def test_two_people_alternate_and_one_is_all_there_is(tmp_path):
+    faces_of(tmp_path, "synthetic", 4)
+    for people in (1, 2):
+        cfg = FacePairsConfig(folder=str(tmp_path), held_out=0, people=people)
+        drawn = FacePairs(cfg).people(np.random.default_rng(0), 5)
+        assert len(set(drawn)) == people
+        assert drawn[::2] == drawn[:1] * 3 and drawn[1::2] == drawn[1:2] * 2
+
+
+def test_without_held_out_people_those_of_training_are_judged(tmp_path):
+    faces_of(tmp_path, "synthetic", 3)
+    cfg = FacePairsConfig(folder=str(tmp_path), held_out=0)
+    assert FacePairs(cfg, held_out=True).sources == FacePairs(cfg).sources
+    cfg = dataclasses.replace(cfg, held_out=1)
+    kept, judged = (FacePairs(cfg, held_out=h).sources[0][1] for h in (False, True))
+    assert len(kept) == 2 and len(judged) == 1 and not set(kept) & set(judged)

@@ -55,10 +55,11 @@ def test_the_same_seed_gives_the_same_frames(talker, speech):
 
 def test_frames_are_marked_unless_somebody_measures_them(talker, release, speech):
     plain = _frames(talker, speech, seed=3, mark=False)
-    assert talker.report()["mark"] is None
+    before = talker.report()
+    assert before["mark"] is None
     marked = _frames(talker, speech, seed=3)
     report = talker.report()
-    assert report["compiled"] == {"motion": 1, "render": 1} and report["ms_per_frame"]["mark"] > 0
+    assert report["compiled"] == before["compiled"] and report["ms_per_frame"]["mark"] > 0
     error = np.square(marked.astype(np.float32) - plain).mean((1, 2, 3))
     assert 10 * np.log10(255**2 / error.max()) >= 42.0
     verdict = examine_pictures(iter(marked))

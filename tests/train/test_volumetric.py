@@ -121,6 +121,15 @@ def test_terms_begin_when_their_share_of_the_run_is_done(monkeypatch):
         assert weight["transfer"] == transfer * c.transfer
 
 
+def test_boxes_reach_a_fifth_of_their_width_beyond_the_landmarks():
+    points = jnp.array([[[20.0, 30.0], [30.0, 34.0], [25.0, 32.0]], [[0, 0], [10, 10], [5, 5]]])
+    boxes = np.asarray(volumetric.box_around(points, 64))[..., 0]
+    expected = np.zeros((2, 64, 64))
+    expected[0, 28:36, 18:32] = 1  # 10 px wide, 2 more on every side; 4 high
+    expected[1, :12, :12] = 1  # cut by the picture
+    np.testing.assert_array_equal(boxes, expected)
+
+
 def test_what_cannot_be_trained_is_refused(monkeypatch):
     cfg = load_config("configs/face_512.py:smoke")
     with pytest.raises(UserError, match="at least 2"):

@@ -190,7 +190,8 @@ def lash_line(
         t = ((away * along).sum(-1) / length).clamp(0.0, 1.0)
         square = (away - t[..., None] * along).square().sum(-1)
         weight = taper[:-1] + t * (taper[1:] - taper[:-1])
-        nearest = (weight * (-square / spread).exp()).amax(-1)
+        square, first = square.min(-1, keepdim=True)
+        nearest = (weight.gather(-1, first) * (-square / spread).exp())[..., 0]
         share = ((blink - lashes.BEGINS) / (lashes.CERTAIN - lashes.BEGINS)).clamp(0.0, 1.0)
         total = torch.maximum(total, share.square()[:, None, None] * nearest)
     return lashes.DARKNESS * total[..., None]

@@ -47,11 +47,13 @@ class FacePairsConfig:
         ("portraits", 0.25),
         ("video", 0.20),
     )
-    held_out: int = 12  # last files of each source, for evaluation
+    held_out: int = 12  # last files of each source, for evaluation; 0: those of training
+    people: int = 0  # files of each source that are used, the first ones; 0: all
     self_pairs: float = 0.06  # source and target the same picture: copy what need not change
     identity_noise: float = 0.2  # sigmas, on rendered people: a fit is never exact
     expression_noise: float = 0.04
     pose_noise_deg: float = 0.6
+    camera: float = 1.0  # strength of the random gains and gammas, one for both pictures
 
 
 def faces_folder(cfg: FacePairsConfig) -> Path:
@@ -273,9 +275,11 @@ class FacePairs:
         self.sources: list[tuple[float, list[Path]]] = []
         root = example_faces(cfg.size) if cfg.folder == "example" else faces_folder(cfg)
         for name, share in cfg.shares:
-            files = sorted((root / name).glob("*.npz"))
+            files = sorted((root / name).glob("*.npz"))[: cfg.people or None]
             split = len(files) - cfg.held_out
-            part = (files[split:] if held_out else files[:split]) if split > 0 else files
+            part = (
+                (files[split:] if held_out else files[:split]) if 0 < split < len(files) else files
+            )
             if part and share > 0:
                 self.sources.append((share, part))
         if not self.sources:
@@ -300,16 +304,32 @@ class FacePairs:
             self._cache[path] = f
         return self._cache[path]
 
-    def pair(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One example: source and target picture of one person with their geometry."""
-        c = self.cfg
+    def people(self, rng: np.random.Generator, count: int) -> list[Path]:
+        """Files of a batch; neighbours in it, the last and the first too, are different people.
+
+        Losses across identities compare each pair with the next one (``train/passes.py``).
+        """
         shares = np.array([s for s, _ in self.sources])
-        files = self.sources[rng.choice(len(shares), p=shares / shares.sum())][1]
-        f = self._read(files[rng.integers(len(files))])
+        total = sum(len(files) for _, files in self.sources)
+        drawn: list[Path] = []
+        while len(drawn) < count:
+            files = self.sources[rng.choice(len(shares), p=shares / shares.sum())][1]
+            path = files[rng.integers(len(files))]
+            last = len(drawn) == count - 1
+            # Two people cannot close a ring of odd length: then the last stays as it is.
+            ring = drawn[-1:] + (drawn[:1] if last and total > 2 else [])
+            if path not in ring or total == 1:
+                drawn.append(path)
+        return drawn
+
+    def pair(self, rng: np.random.Generator, path: Path) -> dict[str, np.ndarray]:
+        """One example: source and target picture of the person in ``path`` with their geometry."""
+        c = self.cfg
+        f = self._read(path)
         t = rng.choice(np.flatnonzero(f["target"]))
         s = t if rng.uniform() < c.self_pairs else rng.integers(len(f["images"]))
         identity, motion = f["identity"].copy(), f["motion"][s].copy()
-        rendered = f["target"].all() and "video" not in str(files[0].parent)
+        rendered = f["target"].all() and "video" not in str(path.parent)
         if rendered:
             identity += rng.normal(size=identity.shape).astype(np.float32) * c.identity_noise
             motion[EXPRESSION] += (
@@ -318,8 +338,8 @@ class FacePairs:
             motion[EXPRESSION] = motion[EXPRESSION].clip(0, 1.1)
             motion[:3] += rng.normal(size=3).astype(np.float32) * np.radians(c.pose_noise_deg)
         # One camera for both pictures: gain per channel, gamma, contrast.
-        gain = np.exp(rng.normal(size=3) * 0.08).astype(np.float32)
-        gamma = np.float32(np.exp(rng.normal() * 0.12))
+        gain = np.exp(rng.normal(size=3) * 0.08 * c.camera).astype(np.float32)
+        gamma = np.float32(np.exp(rng.normal() * 0.12 * c.camera))
         ramp = (np.arange(256, dtype=np.float32) / 255.0) ** gamma
         table = np.clip(ramp[:, None] * gain[None] * 255.0, 0, 255).astype(np.uint8)
 
@@ -350,9 +370,10 @@ class FacePairs:
         """
         step = start_step
         while True:
+            people = self.people(np.random.default_rng((seed, step, 3)), batch)
             made = []
             for r in range(batch)[rows or slice(None)]:
-                made.append(self.pair(np.random.default_rng((seed, step, 2, r))))
+                made.append(self.pair(np.random.default_rng((seed, step, 2, r)), people[r]))
             yield {k: np.stack([row[k] for row in made]) for k in made[0]}
             step += 1
 

@@ -38,22 +38,38 @@ def lash_line(
     points = heads.landmarks(head, placed_V3)[:, :2]
     grid = image_grid(size, size)
     total = jnp.zeros((size, size))
-    taper = jnp.array(TAPER)
     for side in (0, 1):
         blink = blink_2[side]
         # Shut lids meet between where a detector sees the upper and the lower one.
         upper, lower = points[jnp.array(UPPER[side])], points[jnp.array(LOWER[side])]
         line = upper + 0.5 * blink * (lower - upper)
-        a, along = line[:-1], line[1:] - line[:-1]
-        length = jnp.maximum(jnp.square(along).sum(-1), 1e-9)
-        away = grid[:, :, None] - a  # (Y, X, 8, 2)
-        t = jnp.clip((away * along).sum(-1) / length, 0.0, 1.0)
-        square = jnp.square(away - t[..., None] * along).sum(-1)
-        weight = taper[:-1] + t * (taper[1:] - taper[:-1])
-        nearest = (weight * jnp.exp(-square / (2.0 * (WIDTH_CM * scale) ** 2))).max(-1)
         share = jnp.clip((blink - BEGINS) / (CERTAIN - BEGINS), 0.0, 1.0)
-        total = jnp.maximum(total, share * share * nearest)
+
+        def near(line: jax.Array) -> jax.Array:
+            square, weight = _nearest(line, grid[..., 0], grid[..., 1])
+            return weight * jnp.exp(-square / (2.0 * (WIDTH_CM * scale) ** 2))
+
+        # Most eyes are open most of the time.
+        drawn = jax.lax.cond(share > 0.0, near, lambda _: jnp.zeros((size, size)), line)
+        total = jnp.maximum(total, share * share * drawn)
     return DARKNESS * total[..., None]
+
+
+def _nearest(line_P2: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Squared distance of points to a line and its ``TAPER`` at the nearest place of it.
+
+    One segment after the other, on whole planes: arrays of (Y, X, segments, 2) took 25 ms a frame.
+    """
+    square, weight = jnp.full_like(x, jnp.inf), jnp.zeros_like(x)
+    for k in range(len(TAPER) - 1):
+        (ax, ay), (dx, dy) = line_P2[k], line_P2[k + 1] - line_P2[k]
+        away_x, away_y = x - ax, y - ay
+        t = (away_x * dx + away_y * dy) / jnp.maximum(dx * dx + dy * dy, 1e-9)
+        t = jnp.clip(t, 0.0, 1.0)
+        here = jnp.square(away_x - t * dx) + jnp.square(away_y - t * dy)
+        weight = jnp.where(here < square, TAPER[k] + t * (TAPER[k + 1] - TAPER[k]), weight)
+        square = jnp.minimum(square, here)
+    return square, weight
 
 
 def draw(image_BYXC: Array, line_BYX1: Array) -> Array:

@@ -37,6 +37,7 @@ from vasa_jax.face import head as heads
 from vasa_jax.face import raster
 from vasa_jax.face.autoencoder import to_uint8
 from vasa_jax.face.discriminator import Discriminator, DiscriminatorConfig
+from vasa_jax.face.fit import LIDS, OUTER_LIPS
 from vasa_jax.face.head import Head
 from vasa_jax.face.rigid import pose_vector
 from vasa_jax.face.volumetric import VolumetricAutoencoder, VolumetricConfig, quick_key
@@ -97,6 +98,22 @@ class VolumetricTrainConfig:
 
     def task(self) -> VolumetricTask:
         return VolumetricTask(self)
+
+
+# Boxes around these landmarks are judged by themselves.
+REGIONS = {"mouth": (OUTER_LIPS,), "eyes": (LIDS[:16], LIDS[16:])}
+BOX_MARGIN = 0.2  # of a box, in its own width, on every side
+
+
+def box_around(points_BP2: jax.Array, size: int) -> jax.Array:
+    """Masks (B, size, size, 1) of the boxes around points in px, a margin included."""
+    low, high = points_BP2.min(1), points_BP2.max(1)
+    margin = (high - low)[:, :1] * BOX_MARGIN
+    at = jnp.arange(size) + 0.5
+    x, y = (
+        (at >= (low - margin)[:, k, None]) & (at <= (high + margin)[:, k, None]) for k in (0, 1)
+    )
+    return (y[:, :, None] & x[:, None, :]).astype(jnp.float32)[..., None]
 
 
 class Constants(NamedTuple):
@@ -348,14 +365,21 @@ class VolumetricTask:
         scene = self.scene(head, batch)
         driven, _ = render_driven(self.model, params, scene.source, scene.driver)
         mask = scene.driver.mask
+        regions = {"": mask}
+        for name, points in REGIONS.items():
+            regions[f"_{name}"] = sum(
+                box_around(scene.driver_landmarks[:, jnp.array(part)], self.cfg.model.size)
+                for part in points
+            )
 
-        def psnr(image: jax.Array) -> jax.Array:
-            square = (jnp.square(image - scene.driver.image) * mask).sum((1, 2, 3))
-            mean = square / jnp.maximum(3.0 * mask.sum((1, 2, 3)), 1.0)
+        def psnr(image: jax.Array, region: jax.Array) -> jax.Array:
+            square = (jnp.square(image - scene.driver.image) * region).sum((1, 2, 3))
+            mean = square / jnp.maximum(3.0 * region.sum((1, 2, 3)), 1.0)
             return 10.0 * jnp.log10(4.0 / jnp.maximum(mean, 1e-6)).mean()
 
         # The source beside it: what copying the portrait would score.
-        scores = {"psnr": psnr(driven), "source_psnr": psnr(scene.source.image)}
+        shown = {"psnr": driven, "source_psnr": scene.source.image}
+        scores = {f"{k}{r}": psnr(v, m) for k, v in shown.items() for r, m in regions.items()}
         return scores, to_uint8(on_foreground(driven, mask))
 
     def _held_out(self) -> list[dict[str, np.ndarray]]:
@@ -364,7 +388,7 @@ class VolumetricTask:
         return [next(rows) for _ in range(3)]
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
-        """Foreground PSNR on held-out people beside that of the unmoved portrait."""
+        """PSNR on held-out people (foreground, mouth, eyes) beside that of the unmoved portrait."""
         scores = [self._judge(state.ema, b, self.constants.head)[0] for b in self._held_out()]
         return {k: np.mean([np.asarray(s[k]) for s in scores]) for k in scores[0]}
 
