@@ -118,3 +118,37 @@ def test_jaxs_cache_is_as_before_after_a_bypass():
     with compile_cache.bypassed():
         assert not jax.config.jax_enable_compilation_cache
     assert jax.config.jax_enable_compilation_cache == was
+
+
+def test_what_was_used_last_is_read_while_nobody_waits(cache, monkeypatch):
+    table = {"w": np.float32(3.0)}
+    monkeypatch.setattr(programs, "_used", {})
+    first, second = (Program(counted(scale)[0], closed_over=(scale,)) for scale in (2.0, 5.0))
+    first(table, X), second(table, X)
+    programs.remember("test")
+    (cache / "test.list").write_text((cache / "test.list").read_text() + "\ngone.program\nx")
+    monkeypatch.setattr(programs, "_coming", programs._Coming())
+    read = []
+    load = programs._load
+    monkeypatch.setattr(programs, "_load", lambda path: read.append(path.name) or load(path))
+    programs.prefetch("test")
+    for scale in (5.0, 2.0):  # in another order than noted, so one may be read by either thread
+        function, traced = counted(scale)
+        y = Program(function, closed_over=(scale,))(table, X)["y"]
+        np.testing.assert_allclose(y, 3.0 * X * scale)
+        assert not traced
+    assert sorted(n for n in read if n != "gone.program") == sorted(
+        p.name for p in cache.glob("*.program")
+    )
+    programs.prefetch("never remembered")
+
+
+def test_a_program_can_be_forgotten():
+    function, traced = counted()
+    program = Program(function)
+    table = {"w": np.float32(1.0)}
+    program(table, X)
+    program.clear()
+    assert program.count == 0
+    program(table, X)  # read again, not traced again
+    assert len(traced) == 1 and program.count == 1

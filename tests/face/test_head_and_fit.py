@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.types import EXPRESSION, MOTION_INDEX
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, MOTION_INDEX
 from vasa_jax.face import fit
 from vasa_jax.face import head as heads
 
@@ -116,7 +116,7 @@ def test_what_the_head_model_does_not_know_of_a_face_becomes_its_shape(head):
     pose = heads.absolute_pose(jnp.asarray(motion(yaw=0.2)), placement)
     higher = np.zeros((468, 3), np.float32)
     higher[lids, 1] = 0.1
-    spread = fit._spread(head) @ higher
+    spread = fit._spread(head, higher)
     near = np.asarray(head.eye) == 0
     assert 0.06 < spread[near, 1].max() < 0.12 and not spread[~near].any()
     seen = heads.landmarks(head, heads.place_head(head, neutral + spread, centers, pose))
@@ -129,6 +129,23 @@ def test_what_the_head_model_does_not_know_of_a_face_becomes_its_shape(head):
         return np.linalg.norm(np.asarray(p - seen)[lids, :2], axis=-1).mean()
 
     assert error(found.shape) < 0.4 * error(0.0)
+
+
+def test_shape_is_spread_as_the_textbook_regression_says(head):
+    left = np.random.default_rng(0).normal(size=(468, 2)) * 0.05
+    opened = np.asarray(head.base, np.float64)
+    opened = opened + 0.6 * np.asarray(head.expression)[EXPRESSION_NAMES.index("jawOpen")]
+    index, weight = np.asarray(head.landmark_vertices), np.asarray(head.landmark_weights)
+    points = np.einsum("lkc,lk->lc", opened[index], weight)[:468]
+
+    def covariance(a, b):
+        square = np.square(a[:, None] - b[None]).sum(-1)
+        return sum(fit.SPREAD_CM**2 * np.exp(-square / 2 / w**2) for w in fit.SPREAD_WIDTHS_CM)
+
+    noise = np.diag(np.square(fit.SPREAD_OVER))
+    right = covariance(opened, points) @ np.linalg.inv(covariance(points, points) + noise) @ left
+    right[np.asarray(head.eye) > 0] = 0.0
+    np.testing.assert_allclose(fit._spread(head, left), right, atol=2e-5)
 
 
 def test_sequence_fit_follows_a_mouth_that_opens(head):

@@ -140,9 +140,9 @@ def test_a_marked_part_of_a_longer_video_is_found_and_placed():
 
 def test_another_payload_compiles_nothing_more_and_programs_stay_bounded():
     Marker(SAID, 48, 64)
-    before = embed._cache_size()
+    before = embed.count
     Marker(Payload(release=5, time=7), 48, 64)(np.zeros((48, 64, 3), np.uint8))
-    assert embed._cache_size() == before <= KEPT_PROGRAMS
+    assert embed.count == before <= KEPT_PROGRAMS
 
 
 def test_a_marker_takes_frames_of_its_size_only():

@@ -96,10 +96,12 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed: {args.seed} is outside 0 to {2**32 - 1}")
     from vasa_jax.cli.signing import Signing
+    from vasa_jax.core import programs
     from vasa_jax.provenance.consent import checked_consent
 
     consent = None if args.consent is None else checked_consent(args.consent)
     signing = Signing(args.certificate, args.key)
+    programs.prefetch("generate")
 
     from vasa_jax.io.audio import read_original, to_speech
     from vasa_jax.io.image import contact_sheet, write_image
@@ -142,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         for index, frame in enumerate(frames):
             encoder.put(frame)
+            if index == 0:
+                programs.remember("generate")
             if index in wanted:
                 kept[index] = _thumbnail(frame, around)
         encoder.finish()

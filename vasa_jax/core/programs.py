@@ -7,6 +7,9 @@ inference runs, versions, the device, and the shapes of the arguments. Files lie
 ``$VASA_CACHE/programs`` (see there); with ``VASA_CACHE=off``, or where a backend can't serialise, a
 ``Program`` is ``jax.jit``.
 
+A command that calls ``remember`` when it is done and ``prefetch`` when it begins has its programs
+read by another thread while it is still importing.
+
 Loading a program runs machine code, so files of other users are not read.
 """
 
@@ -20,7 +23,9 @@ import os
 import pickle
 import platform
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +34,7 @@ import jax
 
 from vasa_jax.core import compile_cache
 
-SOURCES = ("core", "nn", "diffusion", "audio", "face", "motion", "generate")
+SOURCES = ("core", "nn", "diffusion", "audio", "face", "motion", "generate", "provenance")
 LIMIT_BYTES = 256 << 20  # of the folder; the programs that were not used for longest go first
 _SUFFIX = ".program"
 _DIGEST_BYTES = 32
@@ -93,6 +98,12 @@ class Program:
         """Forms (shapes, static values) that this process has compiled or loaded."""
         return len(self._ready) or self._jitted._cache_size()  # type: ignore[attr-defined]
 
+    def clear(self) -> None:
+        """Forgets all forms; their memory is free once nobody else holds them."""
+        with self._lock:
+            self._ready.clear()
+            self._jitted.clear_cache()
+
     def _prepare(
         self, folder: Path, fixed: dict, moving: dict, leaves: list, form: Hashable
     ) -> Callable[..., Any]:
@@ -102,13 +113,73 @@ class Program:
         words = (self._name, repr(self._closed_over), repr(sorted(fixed.items())), str(form))
         name = hashlib.sha256("\n".join((*_surroundings(), *words)).encode()).hexdigest()
         path = folder / f"{self._name.rsplit('.', 1)[-1]}-{name[:40]}{_SUFFIX}"
-        loaded = _load(path)
+        _used[path.name] = None
+        loaded = _coming.take(path)
         if loaded is not None:
             return loaded
         with compile_cache.bypassed():
             compiled = self._jitted.lower(**moving, **fixed).compile()
         _save(path, compiled)
         return compiled
+
+
+def remember(purpose: str) -> None:
+    """Notes which programs this process has used, for the next ``prefetch`` of that purpose."""
+    folder = _folder(compile_cache.cache_dir())
+    if folder is None or not _used:
+        return
+    part = folder / f".{purpose}.{os.getpid()}.part"
+    with contextlib.suppress(OSError):
+        part.write_text("\n".join(_used))
+        part.replace(folder / f"{purpose}.list")
+
+
+def prefetch(purpose: str) -> None:
+    """Begins to read the programs that ``remember(purpose)`` named last; returns at once."""
+    folder = _folder(compile_cache.cache_dir())
+    if folder is None:
+        return
+    try:
+        names = (folder / f"{purpose}.list").read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return
+    paths = [folder / name for name in names if name.endswith(_SUFFIX) and "/" not in name]
+    if paths:
+        _coming.begin(paths)
+
+
+class _Coming:
+    """Programs that a thread reads before they are asked for, in the order of their use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Path] = deque()
+        self._being_read: dict[Path, Future[Callable[..., Any] | None]] = {}
+
+    def begin(self, paths: Iterable[Path]) -> None:
+        self._waiting.extend(paths)
+        threading.Thread(target=self._work, name="programs", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return
+                path = self._waiting.popleft()
+                future = self._being_read[path] = Future()
+            future.set_result(_load(path))
+
+    def take(self, path: Path) -> Callable[..., Any] | None:
+        """The program in ``path``, read by now or read here; None as ``_load``."""
+        with self._lock:
+            future = self._being_read.pop(path, None)
+            if future is None and path in self._waiting:
+                self._waiting.remove(path)
+        return _load(path) if future is None else future.result()
+
+
+_coming = _Coming()
+_used: dict[str, None] = {}  # names of files, in the order of their use
 
 
 @functools.cache

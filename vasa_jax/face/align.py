@@ -135,7 +135,8 @@ class Paster:
 
     def __call__(self, frame_u8: np.ndarray) -> np.ndarray:
         """The whole picture uint8 with this frame's head; call it in the order of the frames."""
-        change = np.abs(frame_u8.astype(np.int16) - self._source).max(-1).astype(np.uint8)
+        r, g, b = np.moveaxis(np.abs(frame_u8.astype(np.int16) - self._source), -1, 0)
+        change = np.maximum(np.maximum(r, g), b).astype(np.uint8)
         blurred = np.asarray(Image.fromarray(change).filter(ImageFilter.BoxBlur(3)), np.float32)
         low, high = self.touched
         now = _smoothstep((blurred - low) / (high - low))

@@ -288,7 +288,7 @@ def residual_shape(head: Head, fit: FaceFit, target_L2: Array) -> np.ndarray:
     left = (np.asarray(target_L2)[: len(seen)] - seen[:, :2]) * [1.0, -1.0]
     left *= (1.0 - seen[:, 2:] / heads.CAMERA_CM) / fit.placement[2]  # cm in the camera's frame
     left *= (np.asarray(head.landmark_trust)[: len(seen)] > 0)[:, None]
-    return (_spread(head) @ np.pad(left, ((0, 0), (0, 1))) @ rot).astype(np.float32)
+    return (np.pad(_spread(head, left), ((0, 0), (0, 1))) @ rot).astype(np.float32)
 
 
 def _seen_landmarks(head: Head, identity, motion, placement) -> tuple[jax.Array, jax.Array]:
@@ -300,21 +300,31 @@ def _seen_landmarks(head: Head, identity, motion, placement) -> tuple[jax.Array,
 _seen = Program(_seen_landmarks)
 
 
-def _spread(head: Head) -> np.ndarray:
-    """Regression matrix (V, 468) from distances of mesh landmarks to all vertices."""
+def _spread(head: Head, left_L2: np.ndarray) -> np.ndarray:
+    """Distances of the mesh landmarks (468, 2) regressed to all vertices: (V, 2)."""
     # Lips and lids apart, or neighbours across an opening would share what is not shared.
-    opened = np.asarray(head.base) + 0.6 * np.asarray(head.expression)[_JAW]
+    opened = np.asarray(head.base) + np.float32(0.6) * np.asarray(head.expression)[_JAW]
     index, weight = np.asarray(head.landmark_vertices), np.asarray(head.landmark_weights)
-    points = np.einsum("lkc,lk->lc", opened[index], weight)[: len(SPREAD_OVER)]
+    points = np.einsum("lkc,lk->lc", opened[index], weight)[: len(SPREAD_OVER)].astype(np.float32)
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        square = np.square(a[:, None] - b[None]).sum(-1)
-        return sum(SPREAD_CM**2 * np.exp(-square / 2 / w**2) for w in SPREAD_WIDTHS_CM)
+        # In place and in float32: plenty for a covariance, and the matrix has 1.4 million numbers.
+        square = a @ b.T
+        square *= -2.0
+        square += np.square(a).sum(-1)[:, None]
+        square += np.square(b).sum(-1)
+        total = np.zeros_like(square)
+        for width in SPREAD_WIDTHS_CM:
+            near = square * np.float32(-0.5 / width**2)
+            total += np.exp(near, out=near)
+        total *= SPREAD_CM**2
+        return total
 
     noise = np.square(SPREAD_OVER)
     to_vertices = kernel(opened, points)
     to_vertices[np.asarray(head.eye) > 0] = 0.0
-    return np.linalg.solve(kernel(points, points) + np.diag(noise), to_vertices.T).T
+    # Solved for these distances alone, a seventh of the work of solving for every vertex.
+    return to_vertices @ np.linalg.solve(kernel(points, points) + np.diag(noise), left_L2)
 
 
 def fit_sequence(head: Head, landmarks_T: np.ndarray, reference: FaceFit) -> np.ndarray:

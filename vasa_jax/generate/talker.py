@@ -35,7 +35,7 @@ from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, SAMPLE_RATE_HZ, Control
 from vasa_jax.face import align
 from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, from_uint8, to_uint8
 from vasa_jax.face.finder import Face, FaceFinder
-from vasa_jax.face.fit import fit_portrait
+from vasa_jax.face.fit import FaceFit, fit_portrait
 from vasa_jax.face.head import head_from_arrays
 from vasa_jax.generate.blinks import add_blinks
 from vasa_jax.generate.model import MotionModelConfig
@@ -157,13 +157,28 @@ class Talker:
         self.engine = engine_for(release)
         self.crop = align.crop_from_landmarks(self.face.landmarks)
         square = align.extract(self.image, self.crop, self.engine.size)
-        self.fit = fit_portrait(self.engine.head, align.to_crop(self.face.landmarks, self.crop))
-        self.appearance = self.engine.autoencoder.encode_appearance(
-            self.engine.face_params, from_uint8(square), self.fit
-        )
+        # Motion does not ask who speaks, so the portrait is fitted and encoded beside it.
+        pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="portrait")
+        self._prepared = pool.submit(self._prepare, square)
+        pool.shutdown(wait=False)
         self._spent = {"motion": 0.0, "render": 0.0, "paste": 0.0, "mark": 0.0}
         self._frames, self._seed, self._frame = 0, 0, "full"
         self._said: Payload | None = None
+
+    def _prepare(self, square: np.ndarray) -> tuple[FaceFit, Appearance]:
+        fit = fit_portrait(self.engine.head, align.to_crop(self.face.landmarks, self.crop))
+        encode, params = self.engine.autoencoder.encode_appearance, self.engine.face_params
+        return fit, encode(params, from_uint8(square), fit)
+
+    @property
+    def fit(self) -> FaceFit:
+        """The head model's place in the portrait's crop; waits until it is known."""
+        return self._prepared.result()[0]
+
+    @property
+    def appearance(self) -> Appearance:
+        """What the renderer knows of the portrait; waits until it is known."""
+        return self._prepared.result()[1]
 
     @property
     def release(self) -> Release:
@@ -295,9 +310,10 @@ class Talker:
                 for i, start in enumerate(starts):
                     begin = time.perf_counter()
                     waiting.append(pool.submit(compute, start))
-                    if i == 0:  # compile once, not once per thread
-                        concurrent.futures.wait(waiting)
-                    ready = waiting.popleft().result() if len(waiting) > RENDER_AHEAD else None
+                    # The first is awaited, so that it is compiled once, not once per thread; and
+                    # handed on before others take the cores from whoever is waiting for it.
+                    first = i == 0 or len(waiting) > RENDER_AHEAD
+                    ready = waiting.popleft().result() if first else None
                     self._spent["render"] += time.perf_counter() - begin
                     if ready is not None:
                         yield from ready

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.programs import Program
 from vasa_jax.provenance.pattern import PUBLIC_KEY, pattern, pitch_of
 from vasa_jax.provenance.payload import Payload
 
@@ -31,7 +32,7 @@ KEPT_PROGRAMS = 64  # one per size; a server that sees portraits of all sizes mu
 PER_DEVIATION = 0.3  # more strength per grey level of mean deviation within the chip
 
 
-@functools.partial(jax.jit, static_argnames="cell")
+@functools.partial(Program, static=("cell",))
 def embed(
     frame_YX3: jax.Array,
     pattern_YX: jax.Array,
@@ -93,8 +94,8 @@ class Marker:
         # Frames are on the host by now; an accelerator would have to be sent each and send it back.
         flat = np.float32(flat_strength(height, width))
         self._arrays = jax.device_put((values, spread[:, :width], flat), _host())
-        if embed._cache_size() >= KEPT_PROGRAMS:  # type: ignore[attr-defined]
-            embed.clear_cache()  # type: ignore[attr-defined]
+        if embed.count >= KEPT_PROGRAMS:
+            embed.clear()
         self(np.zeros((height, width, 3), np.uint8))
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:

@@ -244,7 +244,8 @@ class LiveServer:
 
     def _talker(self, picture: np.ndarray) -> Talker:
         talker = Talker(self.release, picture, max_side=self.cfg.max_side)
-        talker.marker()  # compiled here, so that no session waits for it
+        # Ready and compiled here, so that no session waits for it.
+        talker.marker(), talker.appearance
         return talker
 
     # -- sessions ----------------------------------------------------------------------------------
