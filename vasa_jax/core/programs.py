@@ -102,7 +102,7 @@ class Program:
         """Forgets all forms; their memory is free once nobody else holds them."""
         with self._lock:
             self._ready.clear()
-            self._jitted.clear_cache()
+            self._jitted.clear_cache()  # type: ignore[attr-defined]
 
     def _prepare(
         self, folder: Path, fixed: dict, moving: dict, leaves: list, form: Hashable
