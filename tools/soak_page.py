@@ -4,7 +4,8 @@ A server runs in a process of its own. Each session speaks to it as a microphone
 sound every 20 ms. What is looked at:
 
 * memory: resident memory of the server at the end of each minute, minute 5 against the last;
-* clock: the time stamps of each picture and of the sound of the same frame, in the two tracks;
+* clock: the time stamps of both tracks, against the number of the frame and against the samples
+  that came before; both tracks are on one clock, so a player keeps them together;
 * lips: the lag of the opening of the lips behind the loudness of the sound, both decoded from what
   the client received, near the beginning and at the end. A lag of the lips of its own (mouths open
   before they are heard) is in both, so their difference is what the stream has drifted;
@@ -142,10 +143,23 @@ class Recorder:
         return float((peak - len(found) // 2) * 1000 / FPS), float(b)
 
 
-def track_time(payload: bytes) -> float:
-    """Seconds of a segment's first sample on its track (the ``tfdt`` box, version 1)."""
-    at = payload.index(b"tfdt")
-    return struct.unpack(">Q", payload[at + 8 : at + 16])[0] / 48_000
+class TrackClock:
+    """How far the time stamps of one track are from where its samples so far put them."""
+
+    def __init__(self) -> None:
+        self.apart_s = 0.0
+        self._next: float | None = None
+
+    def take(self, payload: bytes) -> float:
+        """Seconds of a segment's first sample (the boxes ``tfdt`` and ``trun``)."""
+        at, table = payload.index(b"tfdt"), payload.index(b"trun")
+        start = struct.unpack(">Q", payload[at + 8 : at + 16])[0]
+        count = struct.unpack(">I", payload[table + 8 : table + 12])[0]
+        rows = struct.iter_unpack(">III", payload[table + 16 : table + 16 + 12 * count])
+        if self._next is not None:
+            self.apart_s = max(self.apart_s, abs(start - self._next) / 48_000)
+        self._next = start + sum(ticks for ticks, _, _ in rows)
+        return start / 48_000
 
 
 async def speak(session: Any, speech: np.ndarray, seconds: float) -> None:
@@ -163,28 +177,22 @@ async def talk(client: Any, speech: np.ndarray, args: argparse.Namespace) -> dic
     begin, end = min(30.0, seconds / 4), seconds - WINDOW_S - 3
     recorders = [Recorder(begin), Recorder(max(begin, end))]
     counts: dict[str, int] = {}
-    clocks: dict[int, float] = {}
-    skew, late, totals = 0.0, 0.0, []
+    clocks = {"video": TrackClock(), "audio": TrackClock()}
+    off, late, totals = 0.0, 0.0, []
     async with client.session(source="microphone", frame=args.frame) as session:
         began = time.monotonic()
         talking = asyncio.create_task(speak(session, speech, seconds))
         async for message in session:
             for recorder in recorders:
                 recorder.take(message)
-            if message.type in ("video", "audio"):
-                index, at = message.header["index"], track_time(message.payload)
-                if message.type == "audio":
-                    clocks[index] = at
-                    for old in [i for i in clocks if i < index - 100]:
-                        del clocks[old]
-                else:
-                    totals.append(message.header["ms"]["total"])
-                    late = time.monotonic() - began - message.header["time"]
-                    # A segment of sound begins at the AAC block that the frame completed, up to
-                    # one block (21 ms) from it.
-                    if index in clocks:
-                        skew = max(skew, abs(at - clocks[index]))
-            elif message.type == "stats":
+            if message.type in clocks:
+                at = clocks[message.type].take(message.payload)
+            if message.type == "video":
+                totals.append(message.header["ms"]["total"])
+                late = time.monotonic() - began - message.header["time"]
+                start = message.header["index"] / FPS + session.ready["priming_s"]
+                off = max(off, abs(at - start))
+            if message.type == "stats":
                 counts = message.header["counts"]
             if talking.done():
                 break
@@ -193,7 +201,7 @@ async def talk(client: Any, speech: np.ndarray, args: argparse.Namespace) -> dic
     return {
         "frames": counts.get("frames", 0), "counts": counts,
         "total_ms": {f"p{q}": float(np.percentile(totals, q)) for q in (50, 95, 99)},
-        "stamps_apart_ms": skew * 1e3, "last_frame_behind_clock_ms": late * 1e3,
+        "stamps_off_ms": max(off, *(c.apart_s for c in clocks.values())) * 1e3, "last_frame_behind_clock_ms": late * 1e3,
         "lips_lag_ms": [lag for lag, _ in lags], "lips_correlation": [r for _, r in lags],
     }  # fmt: skip
 
@@ -394,7 +402,7 @@ def describe(card: dict[str, Any]) -> str:
         f"{memory[-1]:.1f} MB at the end ({(memory[-1] / fifth - 1) * 100:+.2f} %); all: "
         f"{', '.join(f'{m:.0f}' for m in memory)}.", "",
         "| session | frames | not drawn | p50, p95, p99 in ms | last frame behind the clock, ms | "
-        "time stamps apart at most, ms | lips behind loudness, begin and end, ms | correlation |",
+        "time stamps off at most, ms | lips behind loudness, begin and end, ms | correlation |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     rows = list(enumerate(card["sessions"], 1))
@@ -405,7 +413,7 @@ def describe(card: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | {s['frames']} | {s['frames'] - c.get('drawn', 0)} | "
             f"{ms['p50']:.0f}, {ms['p95']:.0f}, {ms['p99']:.0f} | "
-            f"{s['last_frame_behind_clock_ms']:.0f} | {s['stamps_apart_ms']:.1f} | "
+            f"{s['last_frame_behind_clock_ms']:.0f} | {s['stamps_off_ms']:.1f} | "
             f"{s['lips_lag_ms'][0]:.0f}, {s['lips_lag_ms'][1]:.0f} | "
             f"{s['lips_correlation'][0]:.2f}, {s['lips_correlation'][1]:.2f} |"
         )

@@ -39,7 +39,8 @@ def test_offline_live_and_streams_are_measured(command, capsys, tmp_path):
     assert crop["frames"] == 75 and crop["fps"] > 0
     # No part can take longer than all of a run, though they overlap.
     assert crop["ms_per_frame"]["render"] <= 1e3 / crop["fps"] + 1.0
-    paced, free = report["live"]["paced"], report["live"]["free"]
+    assert set(report["live"]) == {"full", "crop"}
+    paced, free = report["live"]["crop"]["paced"], report["live"]["crop"]["free"]
     assert 0 < paced["fps"] <= 26.0 < 1e3 and free["fps"] > 0
     assert set(paced["missed"]) == {"25", "40", "60"}
     assert paced["missed"]["25"] <= paced["missed"]["40"] <= paced["missed"]["60"]

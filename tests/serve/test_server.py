@@ -17,7 +17,7 @@ from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
-from vasa_jax.generate.realtime import LiveConfig
+from vasa_jax.generate.realtime import LiveConfig, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve import session as sessions
 from vasa_jax.serve.client import LiveClient
@@ -191,6 +191,39 @@ def test_places_are_freed_after_abrupt_disconnects(release):
                     transport.abort()
                     await http.close()
                 assert await emptied(server), n
+            async with client.session() as session:
+                assert session.ready["type"] == "ready"
+
+    asyncio.run(run())
+
+
+def test_a_client_that_is_gone_before_it_is_answered_frees_its_place(release):
+    async def run():
+        async with serving(release) as (server, client, url):
+            for _ in range(2 * server.live.motion.places):
+                http, socket = await start(url)  # and not a moment longer
+                socket._conn.transport.abort()
+                await http.close()
+            assert await emptied(server)
+
+    asyncio.run(run())
+
+
+def test_a_session_that_cannot_be_greeted_frees_its_place(release, monkeypatch):
+    async def gone(self):
+        raise ConnectionResetError
+
+    async def run():
+        async with serving(release) as (server, client, url):
+            monkeypatch.setattr(sessions.Session, "_send_ready", gone)
+            # The last resort, which comes when the garbage collector does.
+            monkeypatch.setattr(LiveStream, "__del__", lambda self: None)
+            for _ in range(server.live.motion.places):
+                http, socket = await start(url)
+                await socket.receive()
+                await http.close()
+            assert await emptied(server)
+            monkeypatch.undo()
             async with client.session() as session:
                 assert session.ready["type"] == "ready"
 

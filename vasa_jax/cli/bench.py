@@ -126,11 +126,13 @@ def measure(
                 for frame in ("full", "crop")
             }
         if "live" in wanted:
-            say("live: one stream at the sound's pace")
-            paced = bench_runs.live(talker, samples, "full")
-            say("live: one stream, as fast as it goes")
-            free = bench_runs.live(talker, samples, "full", pace=False)
-            report["live"] = {"paced": paced, "free": free}
+            report["live"] = {}
+            for frame in ("full", "crop"):
+                say(f"live, {frame}: one stream at the sound's pace")
+                paced = bench_runs.live(talker, samples, frame)
+                say(f"live, {frame}: one stream, as fast as it goes")
+                free = bench_runs.live(talker, samples, frame, pace=False)
+                report["live"][frame] = {"paced": paced, "free": free}
         if "streams" in wanted:
             part = samples[: round(STREAM_SECONDS * 16_000)]
             report["streams"] = bench_runs.sustained_streams(talker, part, "full", streams, say)
@@ -167,8 +169,8 @@ def describe(report: dict[str, Any]) -> str:
             ("  first frame after the sound was given, ms", f"{row['first_frame_ms']:.0f}"),
             ("  ms per frame (parts overlap)", parts),
         ]
-    if "live" in report:
-        rows += _live_rows(report["live"])
+    for frame, live in report.get("live", {}).items():
+        rows += _live_rows(frame, live)
     if "streams" in report:
         found = report["streams"]
         more = " or more" if found["at_limit"] else ""
@@ -198,13 +200,13 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _live_rows(live: dict[str, Any]) -> list[tuple[str, str]]:
+def _live_rows(frame: str, live: dict[str, Any]) -> list[tuple[str, str]]:
     paced, free = live["paced"], live["free"]
     hop, ms, gap = paced["hop"], paced["hop_ms"], free["frame_interval_ms"]
     parts = ", ".join(f"{k} {v:.1f}" for k, v in paced["ms"].items())
     missed = ", ".join(f"{rate}: {100 * share:.1f} %" for rate, share in paced["missed"].items())
     return [
-        ("live fps at the sound's pace (25 is all)", f"{paced['fps']:.1f}"),
+        (f"live fps, {frame}, at the sound's pace (25 is all)", f"{paced['fps']:.1f}"),
         (f"  time of a hop of {hop} frames p50 / p95 / p99, ms",
          f"{ms['p50']:.1f} / {ms['p95']:.1f} / {ms['p99']:.1f}"),
         ("  the same per frame, ms",
@@ -214,7 +216,7 @@ def _live_rows(live: dict[str, Any]) -> list[tuple[str, str]]:
         (f"  first frame, ms ({paced['latency_declared_ms']:g} declared)",
          f"{paced['first_frame_ms']:.0f}"),
         ("  ms per frame (parts overlap)", parts),
-        ("live fps that the machine can sustain", f"{free['fps']:.1f}"),
+        (f"live fps, {frame}, that the machine can sustain", f"{free['fps']:.1f}"),
         ("  between frames p50 / p95 / p99, ms",
          f"{gap['p50']:.1f} / {gap['p95']:.1f} / {gap['p99']:.1f}"),
     ]  # fmt: skip

@@ -57,7 +57,7 @@ def rasterise(
     half = size * 0.5
     corner_F32 = (placed_V3[:, :2][triangles_F3] + 1.0) * half
     depth_F3 = placed_V3[:, 2][triangles_F3]
-    picture = jnp.full((size * size + 1,), -1, jnp.int32)
+    picture = jnp.full((size * size,), -1, jnp.int32)
     end = 0
     for count, window, share in zip(classes, WINDOWS, FRONT_SHARE, strict=True):
         begin, end = end, end + count
@@ -85,13 +85,12 @@ def rasterise(
         level = z[:, 0] + e1 * (z[:, 1] - z[:, 0]) + e2 * (z[:, 2] - z[:, 0])
         level = jnp.clip((level / DEPTH_RANGE_CM + 0.5) * 65535.0, 0, 65535).astype(jnp.int32)
         inside &= (px < size) & (py < size) & (px > 0) & (py > 0)
-        pixel = py.astype(jnp.int32) * size + px.astype(jnp.int32)
-        pixel = jnp.where(inside, pixel, size * size)
-        key = level * 8192 + (order.astype(jnp.int32) + begin)
-        picture = picture.at[pixel.reshape(-1)].max(
-            jnp.broadcast_to(key, pixel.shape).reshape(-1), mode="promise_in_bounds"
-        )
-    key_YX = picture[:-1].reshape(size, size)
+        key = jnp.where(inside, level * 8192 + (order.astype(jnp.int32) + begin), -1)
+        # Wherever it points when it is not inside, -1 changes nothing there; so the place does not
+        # ask who is inside, and XLA does not work all that out a second time.
+        pixel = jnp.clip(py.astype(jnp.int32) * size + px.astype(jnp.int32), 0, size * size - 1)
+        picture = picture.at[pixel.reshape(-1)].max(key.reshape(-1), mode="promise_in_bounds")
+    key_YX = picture.reshape(size, size)
     hit = key_YX >= 0
     depth_YX = ((key_YX >> 13).astype(jnp.float32) / 65535.0 - 0.5) * DEPTH_RANGE_CM
     return Raster(

@@ -57,10 +57,11 @@ class Session:
 
     async def run(self) -> str:
         """Serves until either side ends it; the reason."""
-        await self._send_ready()
-        jobs = [asyncio.ensure_future(job) for job in
-                (self._listen(), self._show(), self._tell(), self._watch())]  # fmt: skip
+        jobs: list[asyncio.Future[str]] = []
         try:
+            await self._send_ready()  # inside: a client may be gone before it has heard anything
+            jobs = [asyncio.ensure_future(job) for job in
+                    (self._listen(), self._show(), self._tell(), self._watch())]  # fmt: skip
             done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
             reason = ""
             for job in done:
