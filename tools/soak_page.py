@@ -201,7 +201,8 @@ async def talk(client: Any, speech: np.ndarray, args: argparse.Namespace) -> dic
     return {
         "frames": counts.get("frames", 0), "counts": counts,
         "total_ms": {f"p{q}": float(np.percentile(totals, q)) for q in (50, 95, 99)},
-        "stamps_off_ms": max(off, *(c.apart_s for c in clocks.values())) * 1e3, "last_frame_behind_clock_ms": late * 1e3,
+        "stamps_off_ms": max(off, *(c.apart_s for c in clocks.values())) * 1e3,
+        "last_frame_behind_clock_ms": late * 1e3,
         "lips_lag_ms": [lag for lag, _ in lags], "lips_correlation": [r for _, r in lags],
     }  # fmt: skip
 

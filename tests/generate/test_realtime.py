@@ -1,6 +1,7 @@
 """The live loop with a tiny release: real nets, real threads, real clocks."""
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import gc
 
@@ -14,7 +15,7 @@ from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_INDEX, Controls
 from vasa_jax.generate import realtime
-from vasa_jax.generate.live_motion import Heard
+from vasa_jax.generate.live_motion import Heard, Hop
 from vasa_jax.generate.offline import generate_motion
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
 from vasa_jax.generate.steering import OPENERS, Asked, Steering
@@ -348,3 +349,39 @@ def test_a_stream_wants_a_known_frame(talker):
     with pytest.raises(UserError, match="full or crop"):
         talker.stream(live=LIVE, frame="half")
     assert isinstance(talker.stream(live=LIVE), LiveStream)
+
+
+@pytest.mark.slow
+def test_sound_and_frames_keep_together_for_ten_hours(talker, monkeypatch):
+    """The loop itself; motion and pictures are stood in for, or it would take ten hours."""
+    live, rate, every, hours = realtime.live_engine(talker.engine, LIVE), 44_100, 10, 10
+    picture, motion = np.zeros((8, 8, 3), np.uint8), np.zeros((HOP, 54), np.float32)
+
+    def ask(*args, **options):
+        future = concurrent.futures.Future()
+        future.set_result(Hop(motion, 0.0, 1))
+        return future
+
+    monkeypatch.setattr(live, "ask", ask)
+    monkeypatch.setattr(live, "draw", lambda talker, motion_M: (picture, 0.0))
+
+    def clicks():
+        for _ in range(hours * 3600 // every):
+            piece = np.zeros(every * rate, np.float32)
+            piece[rate] = 1.0  # one second into it
+            yield piece
+
+    async def play():
+        heard, frames = [], 0
+        stream = talker.stream(clicks(), rate=rate, pace=False, live=LIVE, frame="crop", mark=False)
+        async for frame in stream:
+            frames += 1
+            at = int(np.abs(frame.sound).argmax())
+            if abs(frame.sound[at]) > 0.15:
+                heard.append(frame.time + at / 16_000)
+        return np.array(heard), frames
+
+    heard, frames = asyncio.run(play())
+    expected = np.arange(hours * 3600 // every) * every + 1.0
+    assert frames == hours * 3600 * 25
+    assert np.abs(heard - expected).max() < 1e-3  # seconds, from the first to the last

@@ -393,3 +393,43 @@ def test_public_addresses_need_a_token():
     assert is_local("127.0.0.1") and is_local("::1") and is_local("localhost")
     with pytest.raises(UserError, match="port"):
         ServeConfig(port=70000)
+
+
+@pytest.mark.slow
+def test_four_sessions_at_once_make_nobody_late(release):
+    """At the reduced size of the tiny release, at the sound's pace, pictures encoded and sent."""
+    seconds = 15.0
+
+    async def talk(client, seed):
+        speech = np.random.default_rng(seed).normal(0, 0.1, int(16_000 * seconds))
+        rows = []
+        async with client.session(source="microphone", frame="crop", seed=seed) as session:
+
+            async def speak():
+                began = asyncio.get_running_loop().time()
+                for n in range(int(seconds * 50)):
+                    await session.say(speech[n * 320 : (n + 1) * 320])
+                    now = asyncio.get_running_loop().time()
+                    await asyncio.sleep(max(0.0, began + (n + 1) / 50 - now))
+
+            talking = asyncio.create_task(speak())
+            async for message in session:
+                if message.type == "video":
+                    rows.append(message.header)
+                if talking.done():
+                    break
+            await talking
+        return rows
+
+    async def run():
+        live = LiveConfig(steps=2, places=4)
+        async with serving(release, live=live) as (server, client, _):
+            sessions = await asyncio.gather(*(talk(client, seed) for seed in range(4)))
+            assert await emptied(server)
+        for rows in sessions:
+            settled = rows[25:]  # the first second starts threads
+            assert len(settled) > (seconds - 2) * 25
+            assert all(row["drawn"] for row in settled)
+            assert max(row["ms"]["shared"] for row in settled) > 1  # one batched step for all
+
+    asyncio.run(run())
