@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def main() -> int:
     parser.add_argument("--hop", default="2")
     parser.add_argument("--ahead", default="1")
     parser.add_argument("--steps", help="of the full model; default: the student's")
+    parser.add_argument(
+        "--browser",
+        action="store_true",
+        help="headless Chromium with the speech as its microphone, to the screen",
+    )
     parser.add_argument("--name", default="page", help="first word of the card's file name")
     parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
     args = parser.parse_args()
@@ -53,11 +59,14 @@ def main() -> int:
         if found is None:
             print("bench_page: the server did not start", file=sys.stderr)
             return 1
-        card = asyncio.run(measure(found.group(), args))
+        if args.browser:
+            card = in_browser(found.group(), args)
+        else:
+            card = asyncio.run(measure(found.group(), args))
     finally:
         server.terminate()
         server.wait(30)
-    text = describe(card)
+    text = describe_browser(card) if args.browser else describe(card)
     print(text)
     cards.write(args.out, f"{args.name}_{card['machine']['short']}_{card['date']}", text, card)
     return 0
@@ -125,6 +134,66 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
             for part, values in parts.items()
         },
     }
+
+
+def in_browser(url: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The same in a real page, and on to its screen; what ``browser_latency.py`` says."""
+    import browser_latency
+
+    import vasa_jax
+    from vasa_jax.core.machine import machine, versions
+
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise SystemExit(f"bench_page: {browser_latency.HOW}") from None
+    if browser_latency.browser_path() is None:
+        raise SystemExit(f"bench_page: {browser_latency.HOW}")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        speech = Path(args.speech or vasa_jax.example_speech())
+        voice = browser_latency.write_voice(Path(folder) / "voice.wav", speech)
+        browser = browser_latency.launch(playwright, voice)
+        page = browser.new_context(permissions=["microphone"]).new_page()
+        browser_latency.watch(page)
+        page.goto(url)
+        page.click("#start")
+        page.wait_for_timeout(args.seconds * 1e3)
+        found = browser_latency.latency(page)
+        counts = page.evaluate("seen.stats.length ? seen.stats.at(-1)[1] : {}")
+        browser.close()
+    if not found["frames"]:
+        raise SystemExit("bench_page: no frame was shown; is the machine busy?")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["tools/bench_page", *sys.argv[1:]]),
+        "commit": cards.commit(), "machine": machine(), "versions": versions(),
+        "load_before": load, "seconds": args.seconds, "counts": counts, **found,
+    }  # fmt: skip
+
+
+IN_BROWSER = {
+    "total": "from the microphone's sample to the screen", "sound": "hop and look-ahead",
+    "compute": "then, until the server had the encoded picture", "motion": "  motion of the hop",
+    "render": "  render of the frame", "encode": "  encode of the frame",
+    "transport": "until its bytes were in the page", "player": "until the player showed it",
+}  # fmt: skip
+
+
+def describe_browser(card: dict[str, Any]) -> str:
+    """The card in Markdown."""
+    machine, ms = card["machine"], card["ms"]
+    return "\n".join(
+        [
+            f"# Live page: {ms['total']['p50']:.0f} ms from the microphone to the screen", "",
+            f"`{card['command']}`, {card['date']}, commit {card['commit']}.", "",
+            f"{machine['cores']} cores of {machine['cpu']} ({machine['device']}) for server and "
+            f"browser (headless Chromium); load average before: {card['load_before']}. "
+            f"{card['seconds']:g} s, {card['frames']} frames shown, counts {card['counts']}.", "",
+            "| ms | p50 | p95 |", "|---|---|---|",
+            *(f"| {IN_BROWSER[k]} | {v['p50']:.0f} | {v['p95']:.0f} |" for k, v in ms.items()), "",
+        ]
+    )  # fmt: skip
 
 
 WORDS = {

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tools import browser_latency
+
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-HOW = "the page tests need a browser: pip install playwright && apt-get install chromium"
+HOW = f"the page tests: {browser_latency.HOW}"
 WAIT_S = 120.0  # a test machine may be slow; the page only has to get there
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server():
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--steps", "4",
+    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0",
                "--max-sessions", "1"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     found = re.search(r"http://\S+?:\d+", process.stdout.readline())
@@ -36,25 +36,14 @@ def server():
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     sync_api = pytest.importorskip("playwright.sync_api", reason=HOW)
-    path = next((p for p in map(shutil.which, BROWSERS) if p), None)
-    if path is None:
+    if browser_latency.browser_path() is None:
         pytest.skip(HOW)
-    import soundfile
-
     import vasa_jax
 
-    # What the microphone hears, over and over: speech, then silence.
-    speech, rate = soundfile.read(vasa_jax.example_speech(), dtype="float32")
-    wave = tmp_path_factory.mktemp("voice") / "voice.wav"
-    soundfile.write(wave, np.concatenate([speech, np.zeros(rate, np.float32)]), rate)
+    voice = tmp_path_factory.mktemp("voice") / "voice.wav"
+    browser_latency.write_voice(voice, vasa_jax.example_speech())
     with sync_api.sync_playwright() as playwright:
-        # Tests may run as root in a container, where Chromium has no sandbox.
-        opened = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--use-fake-ui-for-media-stream",
-                  "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={wave}",
-                  "--autoplay-policy=no-user-gesture-required"],
-        )  # fmt: skip
+        opened = browser_latency.launch(playwright, voice)
         yield opened
         opened.close()
 
@@ -66,6 +55,7 @@ def page(browser, server):
     made.set_default_timeout(WAIT_S * 1e3)
     made.errors = []
     made.on("pageerror", lambda error: made.errors.append(str(error)))
+    browser_latency.watch(made)
     made.goto(server)
     yield made
     assert not made.errors
@@ -131,6 +121,19 @@ def test_the_picture_moves_with_the_microphone(page):
     until(page, "/ms/.test(document.getElementById('latency').textContent)")
     page.click("#start")
     until(page, "document.getElementById('state').textContent === 'ready'")
+
+
+def test_the_way_from_the_microphone_to_the_screen_is_measured(page):
+    begin(page)
+    page.wait_for_timeout(15_000)
+    found = browser_latency.latency(page)
+    print(json.dumps(found))
+    assert found["frames"] > 100
+    ms = {name: row["p50"] for name, row in found["ms"].items()}
+    assert 40 < ms["sound"] <= 120  # what is declared: hop of 80 and look-ahead of 40
+    assert ms["total"] > ms["sound"] + ms["encode"] and ms["player"] >= 0
+    # The clocks of the page and of the server agree on when the microphone spoke.
+    assert abs(ms["transport"]) < 120
 
 
 def test_sliders_act_while_it_speaks_and_interrupt_works(page, server):
