@@ -26,6 +26,7 @@ import card as cards
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+SCREENS = {"page": (1280, 800), "phone": (390, 844)}
 PARTS = ("sound", "late", "motion", "render", "encode", "total")
 
 
@@ -43,6 +44,9 @@ def main() -> int:
         "--browser",
         action="store_true",
         help="headless Chromium with the speech as its microphone, to the screen",
+    )
+    parser.add_argument(
+        "--pictures", metavar="DIR", help="with --browser: screenshots at desktop and phone width"
     )
     parser.add_argument("--name", default="page", help="first word of the card's file name")
     parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
@@ -161,6 +165,10 @@ def in_browser(url: str, args: argparse.Namespace) -> dict[str, Any]:
         page.wait_for_timeout(args.seconds * 1e3)
         found = browser_latency.latency(page)
         counts = page.evaluate("seen.stats.length ? seen.stats.at(-1)[1] : {}")
+        for name, size in SCREENS.items() if args.pictures else ():
+            page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+            page.wait_for_timeout(1500)
+            page.screenshot(path=Path(args.pictures) / f"{name}.png", full_page=True)
         browser.close()
     if not found["frames"]:
         raise SystemExit("bench_page: no frame was shown; is the machine busy?")
