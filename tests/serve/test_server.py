@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import socket as sockets
+import threading
 
 import aiohttp
 import numpy as np
@@ -228,6 +229,28 @@ def test_a_session_that_cannot_be_greeted_frees_its_place(release, monkeypatch):
                 assert session.ready["type"] == "ready"
 
     asyncio.run(run())
+
+
+def test_threads_are_all_there_from_the_beginning(release):
+    """A pool that grows when it happens to be busy makes a server grow for hours."""
+
+    def names():
+        return {t.name for t in threading.enumerate() if t.name.startswith("serve")}
+
+    async def run():
+        async with serving(release) as (server, client, url):
+            before = names()
+            assert len(before) == 2 * server.live.motion.places + 2
+            async with client.session(frame="crop") as session:
+                seen = 0
+                async for message in session:
+                    seen += message.type == "video"
+                    if seen == 20:
+                        break
+            assert names() == before
+
+    asyncio.run(run())
+    assert not names()
 
 
 def test_a_token_is_needed_where_there_is_one(release):

@@ -14,9 +14,11 @@ import dataclasses
 import hmac
 import ipaddress
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -123,8 +125,22 @@ class LiveServer:
         app.router.add_post(protocol.PORTRAIT_PATH, self._portrait)
         app.router.add_get(protocol.SESSION_PATH, self._session)
         app.router.add_static("/page/", PAGE)
+        app.on_startup.append(self._own_threads)
         app.on_shutdown.append(self._goodbye)
         return app
+
+    async def _own_threads(self, app: web.Application) -> None:
+        """The loop's threads, all there from the beginning.
+
+        Each keeps memory of its own. A pool that grows when it happens to be busy would make a
+        server grow, by steps, for hours.
+        """
+        count = 2 * self.live.motion.places + 2  # a picture finished and one encoded per session
+        pool = ThreadPoolExecutor(count, thread_name_prefix="serve")
+        everybody = threading.Barrier(count)
+        for _ in range(count):
+            pool.submit(everybody.wait)
+        asyncio.get_running_loop().set_default_executor(pool)
 
     # -- plain pages -----------------------------------------------------------------------------
 
