@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.provenance.natural import natural_picture
+from vasa_jax.checkpoint.release import load_release
 from vasa_jax.cli.main import main
 from vasa_jax.io.image import write_image
 from vasa_jax.io.video import VideoWriter, read_video
@@ -63,6 +64,16 @@ def test_ours_is_known_and_others_are_not(files, capsys):
     assert ours["mark"]["payload"]["release"] == "c0ffe"
     assert ours["manifest"]["state"] == "valid" and ours["manifest"]["synthetic"]
     assert [r["manifest"]["state"] for r in reports] == ["valid", "absent", "absent", "absent"]
+
+
+def test_the_bundled_release_is_called_by_its_name(tmp_path, capsys):
+    release = load_release("lite")
+    marked = Marker(Payload.of(release.sha256), SIDE, SIDE)(natural_picture(SIDE, SIDE, 1))
+    write_image(tmp_path / "still.png", marked)
+    code, (report,) = _verdict(capsys, tmp_path / "still.png")
+    assert code == 0 and report["mark"]["payload"]["release_name"] == "lite"
+    assert main(["verify", str(tmp_path / "still.png")]) == 0
+    assert f"lite ({release.sha256[:5]})" in capsys.readouterr().out
 
 
 def test_it_says_so_in_words(files, capsys):

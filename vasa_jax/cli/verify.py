@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -93,7 +94,7 @@ def _release_name(prefix: str) -> str | None:
     import vasa_jax
 
     for path in (Path(vasa_jax.__file__).parent / "releases").glob("*/sha256"):
-        if path.read_text().startswith(prefix):
+        if hashlib.sha256(path.read_bytes()).hexdigest().startswith(prefix):
             return path.parent.name
     return None
 
