@@ -14,8 +14,6 @@ import argparse
 import asyncio
 import datetime
 import os
-import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import card as cards
+import live_server
 import numpy as np
+
+from vasa_jax.core.machine import use_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENS = {"page": (1280, 800), "phone": (390, 844)}
@@ -51,25 +52,11 @@ def main() -> int:
     parser.add_argument("--name", default="page", help="first word of the card's file name")
     parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
     args = parser.parse_args()
-    if args.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--release",
-               args.release, "--hop", args.hop, "--ahead", args.ahead,
+    use_cores(args.cores)
+    options = ["--release", args.release, "--hop", args.hop, "--ahead", args.ahead,
                *(["--steps", args.steps] if args.steps else [])]  # fmt: skip
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        found = re.search(r"http://\S+?:\d+", server.stdout.readline())
-        if found is None:
-            print("bench_page: the server did not start", file=sys.stderr)
-            return 1
-        if args.browser:
-            card = in_browser(found.group(), args)
-        else:
-            card = asyncio.run(measure(found.group(), args))
-    finally:
-        server.terminate()
-        server.wait(30)
+    with live_server.running(*options) as (url, _):
+        card = in_browser(url, args) if args.browser else asyncio.run(measure(url, args))
     text = describe_browser(card) if args.browser else describe(card)
     print(text)
     cards.write(args.out, f"{args.name}_{card['machine']['short']}_{card['date']}", text, card)
@@ -83,7 +70,7 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
     from vasa_jax.io.audio import read_audio
     from vasa_jax.serve.client import LiveClient
 
-    speech = np.resize(read_audio(args.speech or vasa_jax.example_speech()), 16_000 * 600)
+    speech = read_audio(args.speech or vasa_jax.example_speech())
     rows: list[dict[str, float]] = []
     trips: list[float] = []
     stats: dict[str, Any] = {}
@@ -94,12 +81,7 @@ async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
             ready, first = session.ready, None
 
             async def speak() -> None:
-                at = time.monotonic()
-                for n in range(int(args.seconds * 50)):
-                    await session.say(speech[n * 320 : (n + 1) * 320])
-                    if n % 25 == 0:
-                        await session.ping()
-                    await asyncio.sleep(max(0.0, at + (n + 1) / 50 - time.monotonic()))
+                await live_server.speak(session, speech, args.seconds, ping=True)
                 await session.stop()
 
             talking = asyncio.create_task(speak())

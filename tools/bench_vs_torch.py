@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plot:
         card = json.loads(args.plot.read_text())
         return plot(card, args.plot.with_suffix(".png"))
-    if args.device == "cpu" and args.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
+    if args.device == "cpu":
+        from vasa_jax.core.machine import use_cores
+
+        use_cores(args.cores)
     card = measure(args, deadline=time.monotonic() + args.minutes * 60)
     keep(card, args)
     return 0 if any("ms" in f for row in card["rows"] for f in row["forms"].values()) else 1

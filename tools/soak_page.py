@@ -25,7 +25,6 @@ import json
 import os
 import re
 import struct
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -34,7 +33,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import card as cards
+import live_server
 import numpy as np
+
+from vasa_jax.core.machine import resident_mb, use_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16_000
@@ -55,37 +57,15 @@ def main() -> int:
     parser.add_argument("--name", default="soak_page", help="first word of the card's file name")
     parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
     args = parser.parse_args()
-    if args.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", "--release",
-               args.release, "--max-sessions", str(args.sessions), "--token", TOKEN,
+    use_cores(args.cores)
+    options = ["--release", args.release, "--max-sessions", str(args.sessions), "--token", TOKEN,
                "--session-minutes", str(int(args.minutes) + 5)]  # fmt: skip
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        found = re.search(r"http://\S+?:\d+", server.stdout.readline())
-        if found is None:
-            print("soak_page: the server did not start", file=sys.stderr)
-            return 1
-        card = asyncio.run(measure(found.group(), server.pid, args))
-    finally:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(30)
+    with live_server.running(*options) as (url, server):
+        card = asyncio.run(measure(url, server.pid, args))
     text = describe(card)
     print(text)
     cards.write(args.out, f"{args.name}_{card['machine']['short']}_{card['date']}", text, card)
     return 0
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process (Linux; elsewhere by ps)."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE") / 2**20
-    except OSError:
-        out = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True)
-        return int(out.stdout) / 1024
 
 
 def open_files(pid: int) -> int | None:
@@ -100,7 +80,7 @@ class Recorder:
     """Both tracks of a stretch of the session, from a picture that needs no other on."""
 
     def __init__(self, begin_s: float):
-        self._begin = round(begin_s * FPS / FPS) * FPS  # every FPS-th picture is a key
+        self._begin = round(begin_s) * FPS  # every FPS-th picture is a key
         self._end = self._begin + int(WINDOW_S * FPS)
         self._parts: dict[str, list[bytes]] = {"video": [], "audio": []}
 
@@ -162,26 +142,16 @@ class TrackClock:
         return start / 48_000
 
 
-async def speak(session: Any, speech: np.ndarray, seconds: float) -> None:
-    """Sound at the pace of time."""
-    began = time.monotonic()
-    for n in range(int(seconds * 50)):
-        piece = np.take(speech, range(n * 320, (n + 1) * 320), mode="wrap")
-        await session.say(piece)
-        await asyncio.sleep(max(0.0, began + (n + 1) / 50 - time.monotonic()))
-
-
-async def talk(client: Any, speech: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
+async def talk(client: Any, speech: np.ndarray, frame: str, seconds: float) -> dict[str, Any]:
     """One session; what its client saw."""
-    seconds = args.minutes * 60
     begin, end = min(30.0, seconds / 4), seconds - WINDOW_S - 3
     recorders = [Recorder(begin), Recorder(max(begin, end))]
     counts: dict[str, int] = {}
     clocks = {"video": TrackClock(), "audio": TrackClock()}
     off, late, totals = 0.0, 0.0, []
-    async with client.session(source="microphone", frame=args.frame) as session:
+    async with client.session(source="microphone", frame=frame) as session:
         began = time.monotonic()
-        talking = asyncio.create_task(speak(session, speech, seconds))
+        talking = asyncio.create_task(live_server.speak(session, speech, seconds))
         async for message in session:
             for recorder in recorders:
                 recorder.take(message)
@@ -225,7 +195,6 @@ class Breaker:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname, parts.port
         self._rng = np.random.default_rng(0)
-        self.answers: Counter[str] = Counter()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(self._host, self._port)
@@ -257,15 +226,12 @@ class Breaker:
         """The first answer's code; "closed" or "silent" where there is none."""
         with contextlib.suppress(TimeoutError):
             data = await asyncio.wait_for(reader.read(2000), seconds)
-            found = re.search(rb'"(?:code|type)": ?"(\w+)"', data)
-            codes = re.findall(rb'"code": ?"(\w+)"', data)
-            if codes:
-                return codes[0].decode()
-            return found.group(1).decode() if found else ("closed" if not data else "bytes")
+            said = re.search(rb'"code": ?"(\w+)"', data) or re.search(rb'"type": ?"(\w+)"', data)
+            return said[1].decode() if said else "bytes" if data else "closed"
         return "silent"
 
     async def before_start(self) -> str:
-        reader, writer = await self._socket()
+        _, writer = await self._socket()
         writer.transport.abort()
         return "gone"
 
@@ -366,7 +332,10 @@ async def measure(url: str, pid: int, args: argparse.Namespace) -> dict[str, Any
     async with LiveClient(url, token=TOKEN) as client:
         memory = asyncio.create_task(watch_memory(pid, args.minutes))
         sessions = await asyncio.gather(
-            *(talk(client, np.roll(speech, i * RATE), args) for i in range(args.sessions))
+            *(
+                talk(client, np.roll(speech, i * RATE), args.frame, args.minutes * 60)
+                for i in range(args.sessions)
+            )
         )
         resident = await memory
         left = await emptied(client)
@@ -374,8 +343,9 @@ async def measure(url: str, pid: int, args: argparse.Namespace) -> dict[str, Any
         answers = await Breaker(url).run(args.breaks)
         left_after = await emptied(client)
         after = open_files(pid), resident_mb(pid)
-        args.minutes = min(args.minutes, 0.75)
-        again = await talk(client, speech, args) if args.breaks else None
+        again = None
+        if args.breaks:
+            again = await talk(client, speech, args.frame, min(args.minutes * 60, 45.0))
     return {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["tools/soak_page", *sys.argv[1:]]),

@@ -21,6 +21,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tools import card as cards  # noqa: E402
+from vasa_jax.core.machine import resident_mb  # noqa: E402
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 GROWTH_ALLOWED_MB = 8.0
 
 
-def main() -> int:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """What a soak is asked for."""
     parser = argparse.ArgumentParser(prog="tools/soak_rolling", description=__doc__.split("\n")[0])
     parser.add_argument("--hours", type=float, default=10.0, help="of simulated time (10)")
     parser.add_argument("--release", default="lite")
@@ -52,7 +55,11 @@ def main() -> int:
     parser.add_argument("--wall-minutes", type=float, default=0.0, help="stop then (0: never)")
     parser.add_argument("--name", default="soak", help="first word of the card's file name")
     parser.add_argument("--out", default=str(ROOT / "experiments" / "benchmarks"), metavar="DIR")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    args = arguments()
     card = soak(args)
     text = describe(card)
     print(text)
@@ -350,18 +357,6 @@ def live_arrays() -> dict[str, float]:
 
     sizes = [array.nbytes for array in jax.live_arrays()]
     return {"live_arrays": len(sizes), "live_mb": sum(sizes) / 1e6}
-
-
-def resident_mb() -> float:
-    """Resident memory of this process, MB (Linux; elsewhere its peak)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except OSError:
-        import resource
-
-        scale = 1e6 if sys.platform == "darwin" else 1e3
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools import browser_latency
+from tools import browser_latency, live_server
 
 ROOT = Path(__file__).parents[2]
 HOW = f"the page tests: {browser_latency.HOW}"
@@ -23,14 +22,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server():
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0",
-               "--max-sessions", "1"]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    found = re.search(r"http://\S+?:\d+", process.stdout.readline())
-    assert found, "the server did not start"
-    yield found.group()
-    process.terminate()
-    assert process.wait(30) in (0, 130, 143)
+    with live_server.running("--max-sessions", "1") as (url, process):
+        yield url
+    assert process.returncode in (0, 130, 143)
 
 
 @pytest.fixture(scope="module")

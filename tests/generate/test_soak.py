@@ -1,6 +1,5 @@
 """What tools/soak_rolling calls growth and drift."""
 
-import argparse
 import importlib.util
 from pathlib import Path
 
@@ -56,10 +55,10 @@ def test_sums_over_hops_are_the_statistics_of_the_whole():
 
 @pytest.mark.slow
 def test_a_short_soak_of_the_shipped_release_holds_its_memory():
-    args = argparse.Namespace(
-        hours=1.0, release="lite", hop=5, steps=2, sampler="ddim_lids", guided=["audio"],
-        block=4.0, blocks_per_hour=8, wall_minutes=0.0,
-    )  # fmt: skip
+    args = soak_rolling.arguments(
+        "--hours 1 --hop 5 --steps 2 --sampler ddim_lids --guided audio --block 4 "
+        "--blocks-per-hour 8".split()
+    )
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         card = soak_rolling.soak(args)
     assert card["compilations_after_warm_up"] == 0 and card["verdict"]["finite"]

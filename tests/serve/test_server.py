@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import tiny_release
+from tools import live_server
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
@@ -427,15 +428,7 @@ def test_four_sessions_at_once_make_nobody_late(release):
         speech = np.random.default_rng(seed).normal(0, 0.1, int(16_000 * seconds))
         rows = []
         async with client.session(source="microphone", frame="crop", seed=seed) as session:
-
-            async def speak():
-                began = asyncio.get_running_loop().time()
-                for n in range(int(seconds * 50)):
-                    await session.say(speech[n * 320 : (n + 1) * 320])
-                    now = asyncio.get_running_loop().time()
-                    await asyncio.sleep(max(0.0, began + (n + 1) / 50 - now))
-
-            talking = asyncio.create_task(speak())
+            talking = asyncio.create_task(live_server.speak(session, speech, seconds))
             async for message in session:
                 if message.type == "video":
                     rows.append(message.header)

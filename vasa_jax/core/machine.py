@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -58,6 +59,17 @@ def peak_memory_mb(*, children: bool = False) -> float | None:
         return None
     who = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
     return resource.getrusage(who).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def resident_mb(pid: int | None = None) -> float:
+    """Resident memory of a process (this one), MB of 10^6 bytes: from /proc, elsewhere by ps."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        out = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True)
+        return int(out.stdout) * 1024 / 1e6
 
 
 def children_cpu_s() -> float:
