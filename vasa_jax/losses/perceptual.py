@@ -68,22 +68,22 @@ def feature_distance(
     *,
     scales: int = 4,
     smallest: int = 32,
+    remat: bool = True,
 ) -> jax.Array:
     """Mean L1 between features (B,), equal weight for every depth and scale.
 
     Each scale halves the pictures; scales below ``smallest`` px are left out. Gradients reach both
-    pictures; the features are computed again in the backward pass, as they would fill the memory.
+    pictures. ``remat`` computes the features again in the backward pass: at 512 px they would
+    fill the memory.
     """
 
-    @jax.checkpoint
     def at_one_scale(weights: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-        pairs = jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])  # one call: half the program
-        depths = []
-        for f in features(weights, pairs):
-            f = f.reshape(-1, 2, *f.shape[1:])
-            depths.append(jnp.abs(f[:, 0] - f[:, 1]).mean((1, 2, 3)))
-        return jnp.stack(depths).mean(0)
+        # Two calls: one of both would carry gradients through a target that needs none.
+        pairs = zip(features(weights, a), features(weights, b), strict=True)
+        return jnp.stack([jnp.abs(x - y).mean((1, 2, 3)) for x, y in pairs]).mean(0)
 
+    if remat:
+        at_one_scale = jax.checkpoint(at_one_scale)
     total = []
     for _ in range(scales):
         total.append(at_one_scale(weights, a_BYXC, b_BYXC))
