@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.provenance.natural import natural_picture
 from vasa_jax.provenance import detector, pattern
-from vasa_jax.provenance.detector import false_alarm, find, read_payload, threshold
+from vasa_jax.provenance.detector import find, read_payload, tail, threshold
 from vasa_jax.provenance.examine import examine_pictures
 from vasa_jax.provenance.payload import Payload
 from vasa_jax.provenance.watermark import KEPT_PROGRAMS, Marker, embed
@@ -99,15 +99,19 @@ def test_signs_are_the_same_for_ever():
 
 
 def test_the_bound_holds_for_random_signs():
-    """Hoeffding against the exact tail: many keys, content of very unequal weights, one look."""
+    """Against the exact tail: many keys, content of very unequal weights, one look."""
     rng = np.random.default_rng(0)
     weights = rng.standard_cauchy(100)
     weights /= np.linalg.norm(weights)
     scores = rng.choice([-1.0, 1.0], (50_000, 100)) @ weights
     for t in (1.0, 2.0, 3.0, 4.0):
-        assert (scores >= t).mean() <= false_alarm(t, 1)
-    assert false_alarm(threshold(10**6), 10**6) == pytest.approx(1e-6)
-    assert false_alarm(-1.0, 5) == false_alarm(0.5, 10) == 1.0
+        assert (scores >= t).mean() <= tail(t)
+    # Two equal weights reach sqrt 2 in exactly one of four cases, where the bound is tight.
+    assert tail(math.sqrt(2.0)) == pytest.approx(0.25, rel=1e-12)
+    assert tail(0.0) == pytest.approx(min(1.0, 0.5 * 3.178), rel=1e-3) and tail(-3.0) == 1.0
+    # Normal tail at 6, tabulated: 9.866e-10.
+    assert tail(6.0) == pytest.approx(3.178 * 9.866e-10, rel=1e-3)
+    assert 2 * 10**6 * tail(threshold(10**6)) == pytest.approx(1e-6)
 
 
 def test_scores_of_clean_pictures_stay_within_the_bound():
@@ -127,6 +131,17 @@ def test_periodic_and_empty_pictures_raise_no_alarm():
     for picture in (np.zeros((256, 256)), (x // 3 + y // 3) % 2 * 255.0, (x % 96) * 2.0,
                     255.0 * (np.hypot(x - 128, y - 128) % 6 < 3)):  # fmt: skip
         assert find(picture.astype(np.float32)).false_alarm > 1e-3
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5])
+def test_an_uncropped_picture_is_found_where_it_is_expected(scale):
+    """In a hundred looks instead of a million, so that a weaker score is enough."""
+    picture = resized(marked_picture(256, 300, 4)[1], scale)
+    found = find(picture)
+    assert found.looks == 90 and found.false_alarm <= detector.SURE
+    assert found.geometry.phase_y == found.geometry.phase_x == 0
+    assert threshold(found.looks) < 6.0 < 7.2 < threshold(10**6)
+    assert find(picture[40:, 33:]).looks > 10**5
 
 
 def test_a_marked_part_of_a_longer_video_is_found_and_placed():

@@ -57,7 +57,8 @@ def examine_pictures(
     best: Found | None = None
     known: Found | None = None  # the first that was sure
     tile = np.zeros(())
-    total = looks = stretches = 0
+    total = stretches = searches = 0
+    alarms = np.inf  # of the best search; looks at a place that one of them found add nothing
     marked = []
     for start, count, mean in _stretches(frames):
         if min(mean.shape[:2]) < MIN_SIDE:
@@ -67,12 +68,12 @@ def examine_pictures(
         here = None
         if known is not None:
             here = detector.look(mean, known.geometry, key=key)
-            looks += 1
             if here.false_alarm > BOUND:
                 here = None
         if here is None:
             here = detector.find(mean, key=key, wide=wide)
-            looks += here.looks
+            searches += 1
+            alarms = min(alarms, here.alarms)
         if here.false_alarm <= BOUND:
             marked.append((start / FPS, (start + count) / FPS))
             if known is None:
@@ -83,7 +84,7 @@ def examine_pictures(
             best = here
     if best is None:
         raise UserError("there are no pictures")
-    bound = detector.false_alarm(best.score, looks)
+    bound = min(1.0, searches * alarms)
     found = bound <= BOUND
     payload = None
     if found:
