@@ -4,8 +4,8 @@ Live there is no looking ahead, so everything here is causal and works frame by 
 
 * wishes (gaze, distance, emotion) and a bias of the head's pose may change at any time; they glide
   to their new value within ``GLIDE_S`` instead of jumping;
-* the slow part of gaze and size becomes what was asked for (``talker.settle``, with the mean of the
-  past in place of a centred one);
+* the slow part of gaze and size becomes what was asked for, that of size near the portrait's
+  otherwise (``talker.settle``, with the mean of the past in place of a centred one);
 * blinks where the model leaves the eyes open (``generate/blinks.py``);
 * in silence the lips close and stay closed; head, eyes and brows stay the model's own.
 """
@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.blinks import Blinker
-from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
+from vasa_jax.generate.wishes import DISTANCE_HELD, Wishes, held_distance
 
 GLIDE_S = 0.15  # time constant towards a new wish
 SLOW_S = 0.3  # wishes own what is slower than this, the model what is faster
@@ -70,7 +71,7 @@ class Steering:
 
     def __init__(self, *, seed: int, asked: Asked | None = None):
         self._asked, self._since = asked or Asked(), 0
-        self._glide: dict[str, np.ndarray] = {}
+        self._glide: dict[str, Any] = {"distance on": np.float32(DISTANCE_HELD)}
         self._slow: dict[str, np.ndarray] = {}
         self._blink = Blinker(seed=seed)
         self._quiet, self._open = 0, 1.0
@@ -91,12 +92,11 @@ class Steering:
         ``controls`` has the rows of the same frames; ``loud_T`` says where somebody speaks.
         """
         out = np.array(motion_TM, np.float32)
+        sizes, held = held_distance(controls)
         for i, row in enumerate(out):
             on = np.asarray(controls.gaze_on)[i]
             self._settle("gaze", row, GAZE, np.asarray(controls.gaze)[i], on)
-            target = distance_to_log_scale(np.asarray(controls.distance)[i])[None]
-            on = np.asarray(controls.distance_on)[i]
-            self._settle("distance", row, slice(_SCALE, _SCALE + 1), target, on)
+            self._settle("distance", row, slice(_SCALE, _SCALE + 1), sizes[i : i + 1], held[i])
             row[_POSE] += np.radians(self._towards("pose", np.asarray(self._asked.pose_deg)))
             self._close_lips(row, bool(loud_T[i]))
         return self._blink(out)

@@ -46,7 +46,7 @@ from vasa_jax.generate.offline import (
     speech_features,
 )
 from vasa_jax.generate.rolling import SAMPLERS
-from vasa_jax.generate.wishes import Wishes, distance_to_log_scale
+from vasa_jax.generate.wishes import Wishes, held_distance
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
 from vasa_jax.motion.latents import MotionStats
@@ -409,20 +409,17 @@ class Talker:
 
 
 def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
-    """Motion whose slow part of gaze and size is what was asked for.
+    """Motion whose slow part of gaze and size is what was asked for, or near the portrait's size.
 
     The model was asked through its condition token, too, and what it adds at higher frequency
     (saccades, sway) stays; this only removes a lasting offset from the number the user gave.
     """
     out = np.array(motion_TM, np.float32)
     scale = MOTION_INDEX["log_scale"]
+    size, held = held_distance(controls)
     wanted = (
         (GAZE, np.asarray(controls.gaze), np.asarray(controls.gaze_on)),
-        (
-            slice(scale, scale + 1),
-            distance_to_log_scale(controls.distance)[:, None],
-            np.asarray(controls.distance_on),
-        ),
+        (slice(scale, scale + 1), size[:, None], held),
     )
     for columns, target, on in wanted:
         if np.any(on):
