@@ -18,10 +18,11 @@ from vasa_jax.generate import realtime
 from vasa_jax.generate.live_motion import Heard, Hop
 from vasa_jax.generate.offline import generate_motion
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
+from vasa_jax.generate.steady import HELD, PLACE
 from vasa_jax.generate.steering import OPENERS, Asked, Steering
 from vasa_jax.generate.talker import Talker
 from vasa_jax.generate.timeline import Timeline
-from vasa_jax.generate.wishes import DISTANCE_HELD, wishes
+from vasa_jax.generate.wishes import wishes
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 LIVE = LiveConfig(steps=2, places=2)
@@ -315,11 +316,10 @@ def test_the_lips_close_in_silence_and_open_again():
     lips = got[:, list(OPENERS)].max(1)
     np.testing.assert_allclose(lips[:10], 0.5)
     assert lips[34] < 0.02 and lips[-1] == pytest.approx(0.5)
-    size = MOTION_INDEX["log_scale"]
     lids = [MOTION_INDEX[f"eyeBlink_{s}"] for s in "LR"]
-    others = np.delete(got, [*OPENERS, *lids, size], axis=1)
+    others = np.delete(got, [*OPENERS, *lids, *PLACE], axis=1)
     np.testing.assert_allclose(others, 0.5, atol=1e-6)
-    np.testing.assert_allclose(got[:, size], 0.5 * (1 - DISTANCE_HELD), atol=1e-6)
+    np.testing.assert_allclose(got[:, PLACE], 0.5 * (1 - HELD), atol=1e-6)
 
 
 def test_steering_lets_go_gently():

@@ -4,8 +4,8 @@ Live there is no looking ahead, so everything here is causal and works frame by 
 
 * wishes (gaze, distance, emotion) and a bias of the head's pose may change at any time; they glide
   to their new value within ``GLIDE_S`` instead of jumping;
-* the slow part of gaze and size becomes what was asked for, that of size near the portrait's
-  otherwise (``talker.settle``, with the mean of the past in place of a centred one);
+* the slow part of gaze and distance becomes what was asked for, and the head keeps near its place
+  (``talker.settle`` with the mean of the past in place of a centred one, ``steady.py``);
 * blinks where the model leaves the eyes open (``generate/blinks.py``);
 * in silence the lips close and stay closed; head, eyes and brows stay the model's own.
 """
@@ -22,7 +22,8 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.blinks import Blinker
-from vasa_jax.generate.wishes import DISTANCE_HELD, Wishes, held_distance
+from vasa_jax.generate.steady import ANGLES, HELD, PLACE, calm, held_place
+from vasa_jax.generate.wishes import Wishes
 
 GLIDE_S = 0.15  # time constant towards a new wish
 SLOW_S = 0.3  # wishes own what is slower than this, the model what is faster
@@ -40,8 +41,6 @@ OPENERS = tuple(
         "mouthShrugUpper", "mouthStretch_L", "mouthStretch_R", "mouthClose",
     )
 )  # fmt: skip
-_POSE = [MOTION_INDEX[name] for name in ("yaw", "pitch", "roll")]
-_SCALE = MOTION_INDEX["log_scale"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,8 @@ class Steering:
 
     def __init__(self, *, seed: int, asked: Asked | None = None):
         self._asked, self._since = asked or Asked(), 0
-        self._glide: dict[str, Any] = {"distance on": np.float32(DISTANCE_HELD)}
+        self._glide: dict[str, Any] = {"place on": np.full(3, HELD, np.float32)}
+        self._angles: np.ndarray | None = None
         self._slow: dict[str, np.ndarray] = {}
         self._blink = Blinker(seed=seed)
         self._quiet, self._open = 0, 1.0
@@ -91,28 +91,29 @@ class Steering:
 
         ``controls`` has the rows of the same frames; ``loud_T`` says where somebody speaks.
         """
-        out = np.array(motion_TM, np.float32)
-        sizes, held = held_distance(controls)
+        out = calm(motion_TM, self._angles)
+        self._angles = out[-1, ANGLES]
+        goals, held = held_place(controls)
         for i, row in enumerate(out):
             on = np.asarray(controls.gaze_on)[i]
             self._settle("gaze", row, GAZE, np.asarray(controls.gaze)[i], on)
-            self._settle("distance", row, slice(_SCALE, _SCALE + 1), sizes[i : i + 1], held[i])
-            row[_POSE] += np.radians(self._towards("pose", np.asarray(self._asked.pose_deg)))
+            self._settle("place", row, PLACE, goals[i], held[i])
+            row[ANGLES] += np.radians(self._towards("pose", np.asarray(self._asked.pose_deg)))
             self._close_lips(row, bool(loud_T[i]))
         return self._blink(out)
 
     def _settle(
-        self, name: str, row: np.ndarray, columns: slice, target: np.ndarray, on: float
+        self, name: str, row: np.ndarray, columns: slice | list[int], target: np.ndarray, on: Any
     ) -> None:
         slow = self._slow.get(name, row[columns].copy())
         self._slow[name] = slow + (row[columns] - slow) * _share(SLOW_S)
-        weight = self._towards(f"{name} on", np.float32(on))
-        if on > 0:
+        weight = self._towards(f"{name} on", np.asarray(on, np.float32))
+        if np.any(on > 0):
             wanted = self._towards(name, target)
         else:  # let go from where it is
             wanted = self._glide.get(name, target)
         row[columns] += (wanted - self._slow[name]) * weight
-        if on == 0 and weight < 1e-3:
+        if np.all(on == 0) and np.all(weight < 1e-3):
             self._glide.pop(name, None)
 
     def _towards(self, name: str, target: np.ndarray | np.float32) -> np.ndarray:

@@ -31,7 +31,7 @@ from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.programs import Program
-from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, SAMPLE_RATE_HZ, Controls
+from vasa_jax.core.types import FPS, GAZE, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import align
 from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, from_uint8, to_uint8
 from vasa_jax.face.finder import Face, FaceFinder
@@ -46,7 +46,8 @@ from vasa_jax.generate.offline import (
     speech_features,
 )
 from vasa_jax.generate.rolling import SAMPLERS
-from vasa_jax.generate.wishes import Wishes, held_distance
+from vasa_jax.generate.steady import PLACE, calm, held_place
+from vasa_jax.generate.wishes import Wishes
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
 from vasa_jax.motion.latents import MotionStats
@@ -243,7 +244,7 @@ class Talker:
             temperature=defaults.temperature,
             progress=None if progress is None else functools.partial(progress, "motion"),
         )
-        motion = add_blinks(settle(motion, controls), seed=seed)
+        motion = add_blinks(settle(calm(motion), controls), seed=seed)
         self._spent["motion"] += time.perf_counter() - begin
         return motion
 
@@ -409,22 +410,20 @@ class Talker:
 
 
 def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
-    """Motion whose slow part of gaze and size is what was asked for, or near the portrait's size.
+    """Motion whose slow part of gaze and place is what was asked for, or near the portrait's own.
 
     The model was asked through its condition token, too, and what it adds at higher frequency
     (saccades, sway) stays; this only removes a lasting offset from the number the user gave.
     """
     out = np.array(motion_TM, np.float32)
-    scale = MOTION_INDEX["log_scale"]
-    size, held = held_distance(controls)
-    wanted = (
-        (GAZE, np.asarray(controls.gaze), np.asarray(controls.gaze_on)),
-        (slice(scale, scale + 1), size[:, None], held),
+    wanted: tuple[tuple[Any, np.ndarray, np.ndarray], ...] = (
+        (GAZE, np.asarray(controls.gaze), np.asarray(controls.gaze_on)[:, None]),
+        (PLACE, *held_place(controls)),
     )
     for columns, target, on in wanted:
         if np.any(on):
             gap = target - _slow(out[:, columns])
-            out[:, columns] += gap * on[:, None]
+            out[:, columns] += gap * on
     return out
 
 

@@ -22,7 +22,6 @@ from vasa_jax.core.types import EMOTIONS, FPS, Array, Controls
 MAX_GAZE_DEG = (45.0, 30.0)  # yaw, pitch: as far as eyes and a slightly turned head go
 DISTANCE_RANGE = (0.6, 1.6)  # ratio to the portrait's own
 MAX_POINTS = 100_000
-DISTANCE_HELD = 0.8  # share of the slow part that is taken away where nobody asks for a distance
 GUIDED = ("audio", "gaze", "distance", "emotion", "past")  # conditions that can be guided
 
 EMOTION_ALIASES = {
@@ -215,17 +214,6 @@ def near(name: str, known: Sequence[str]) -> str:
     """The end of an error line: the nearest known name, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known[:8])}"
-
-
-def held_distance(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
-    """Log scale (T,) that the slow part of a head's size is drawn to, and how firmly (T,), 0 to 1.
-
-    Nobody's wish is the portrait's own distance, less firmly: left to itself the lite model strays
-    four times as far as people do (5.8 against 1.3 % within 8 s).
-    """
-    on = np.asarray(controls.distance_on, np.float32)
-    ratio = np.where(on > 0, np.asarray(controls.distance, np.float32), 1.0)
-    return distance_to_log_scale(ratio), np.maximum(on, DISTANCE_HELD)
 
 
 def distance_to_log_scale(ratio: Array) -> np.ndarray:
