@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vasa_jax.core import compile_cache
+from vasa_jax.core.allocator import keep_freed_memory
 from vasa_jax.core.errors import UserError
 
 PROGRAM = "vasa-jax"
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = _stop_on_sigterm()
     try:
         if args.verb in USES_JAX:
+            keep_freed_memory()
             compile_cache.enable()
         return int(args.run(args) or 0)
     except UserError as error:
