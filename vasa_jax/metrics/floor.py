@@ -45,9 +45,10 @@ class Part:
     per_frame: float  # calls per frame of video; 0: once per portrait
     dtype: str  # of its products
     hand_flops: float
-    hand_bytes: float
+    hand_bytes: float  # with perfect fusion
     compiler_flops: float | None = None  # None: not compiled, or not told
-    compiler_bytes: float | None = None
+    program_bytes: float | None = None  # of what was compiled, by hand from its instructions
+    compiler_bytes: float | None = None  # the same by the compiler's cost analysis
     measured_s: float | None = None
 
     @property
@@ -57,7 +58,10 @@ class Part:
 
     @property
     def bytes_ratio(self) -> float | None:
-        return None if not self.compiler_bytes else self.hand_bytes / self.compiler_bytes
+        """By hand over the compiler's, both of the compiled program."""
+        if not self.compiler_bytes or self.program_bytes is None:
+            return None
+        return self.program_bytes / self.compiler_bytes
 
     def computing_s(self, ceilings: Ceilings) -> float:
         """Time of the arithmetic alone."""
