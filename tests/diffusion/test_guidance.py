@@ -29,6 +29,18 @@ def test_batched_guidance_equals_equation_2_branch_by_branch():
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_each_number_of_an_output_may_have_a_scale_of_its_own():
+    full = np.array([[[1.0, 2.0, 3.0]]])
+    without = np.array([[[0.5, 1.0, 5.0]]])
+    out = jnp.concatenate([jnp.asarray(full), jnp.asarray(without)])
+    scales = {"audio": jnp.array([[[0.0, 2.0, 0.5]]])}
+    got = guidance.combine(out, ("audio",), scales)
+    np.testing.assert_allclose(got, [[[1.0, 2.0 + 2.0 * 1.0, 3.0 + 0.5 * -2.0]]])
+    low, high = jnp.float32(0.2), jnp.float32(0.8)
+    now = guidance.scales_at(scales, jnp.float32(0.9), (low, high))
+    np.testing.assert_allclose(guidance.combine(out, ("audio",), now), full)
+
+
 def test_no_guided_condition_is_the_plain_network():
     x = jnp.ones((2, 3))
     assert guidance.branch_keep((), 2) == {}

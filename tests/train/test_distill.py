@@ -13,6 +13,7 @@ from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
+from vasa_jax.core.types import MOTION_DIM
 from vasa_jax.data.motions import MotionDataConfig
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.exact import Gaussian
@@ -20,7 +21,7 @@ from vasa_jax.diffusion.samplers import SAMPLERS
 from vasa_jax.diffusion.schedules import SCHEDULES
 from vasa_jax.diffusion.times import uniform
 from vasa_jax.generate.model import MotionModelConfig, init_params
-from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.latents import MOUTH, MotionStats
 from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train import distill, loop
 from vasa_jax.train.initial import load_teacher
@@ -188,6 +189,14 @@ def test_the_task_learns_resumes_exactly_and_leaves_the_teacher_alone(teacher, t
     assert not differences(whole.state.ema, weights, values=True)
     assert stats == task.teacher_stats
     assert configs.to_json(cfg)["generate"]["steps"] == 4
+
+
+def test_the_mouth_is_guided_by_a_scale_of_its_own():
+    scales = distill.audio_scale(0.5, 1.5)["audio"]
+    assert scales.shape == (1, 1, MOTION_DIM)
+    np.testing.assert_array_equal(scales[0, 0, np.asarray(MOUTH)], 1.5)
+    np.testing.assert_array_equal(np.delete(scales[0, 0], np.asarray(MOUTH)), 0.5)
+    assert distill.audio_scale(*distill.UNGUIDED) == {}
 
 
 def test_the_first_weights_are_the_teachers(teacher):

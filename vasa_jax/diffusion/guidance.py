@@ -56,7 +56,8 @@ def combine(outputs: jax.Array, names: Sequence[str], scales: Mapping[str, jax.A
     Args:
         outputs: ``((1 + C) B, ...)``, branch-major as above.
         names: the guided conditions in branch order.
-        scales: for each name a scalar or one scale per example ``(B,)``.
+        scales: for each name a scalar, one scale per example ``(B,)``, or an array with as many
+            axes as an output, as ``(1, 1, M)`` for a scale of each number of a motion.
     """
     count = 1 + len(names)
     branches = outputs.reshape(count, outputs.shape[0] // count, *outputs.shape[1:])

@@ -42,7 +42,8 @@ def guided_denoiser(
     """``(x (B, T, M), t ()) -> x0 (B, T, M)``, normalised. The sound is encoded here, once.
 
     Args:
-        scales: guidance scale of each condition that gets a branch, scalar or ``(B,)``.
+        scales: guidance scale of each condition that gets a branch; shapes as in
+            ``guidance.combine``.
         interval: lowest and highest diffusion time at which guidance acts; None: at all times.
     """
     names = tuple(scales)

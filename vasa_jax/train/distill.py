@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import Controls
+from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.samplers import SAMPLERS, Denoiser, Step
@@ -61,6 +61,8 @@ from vasa_jax.train.motion import aperture, corpus_of, draw_curves
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
+UNGUIDED = (0.0, 0.0)  # scales of a student
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillConfig:
@@ -74,7 +76,8 @@ class DistillConfig:
     drop: DropConfig = DropConfig(condition=0.4, past=0.15)  # condition: each of the controls
     drop_audio: float = 0.02
     generate: GenerateDefaults = GenerateDefaults(sampler="ddim", steps=4, guidance={})
-    audio_guidance: float = 0.5  # the teacher's scale in equation 2; 0: no second branch
+    audio_guidance: float = 0.5  # the teacher's scale in equation 2
+    mouth_guidance: float = 1.5  # the same for the mouth's numbers; both 0: no second branch
     teacher_sampler: str = "dpmpp_2m"  # deterministic
     substeps: int = 3  # n: teacher's steps in each of the student's
     temperature: tuple[float, float] = (0.0, 0.4)  # of the mouth's first noise, drawn per example
@@ -90,6 +93,11 @@ class DistillConfig:
             raise ValueError("a student is sampled with ddim and without guidance")
         if SAMPLERS[self.teacher_sampler].order == 0 or self.substeps < 1:
             raise ValueError("the teacher needs a deterministic sampler and at least one substep")
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Guidance of the teacher: of everything but the mouth, and of the mouth."""
+        return self.audio_guidance, self.mouth_guidance
 
     def task(self) -> DistillTask:
         return DistillTask(self)
@@ -169,9 +177,17 @@ def look(
     )
 
 
-def audio_scale(scale: float) -> dict[str, jax.Array]:
-    """Guidance by the sound alone; without a branch at scale 0."""
-    return {"audio": jnp.float32(scale)} if scale else {}
+def audio_scale(scale: float, mouth: float) -> dict[str, jax.Array]:
+    """Guidance by the sound alone, (1, 1, M); without a branch where both scales are 0.
+
+    The mouth has one of its own: more guidance closes lips that should be closed, but makes a head
+    tremble that the sound says little about.
+    """
+    if not scale and not mouth:
+        return {}
+    scales = np.full((1, 1, MOTION_DIM), scale, np.float32)
+    scales[..., np.asarray(MOUTH)] = mouth
+    return {"audio": jnp.asarray(scales)}
 
 
 def first_noise(key: jax.Array, shape: tuple[int, int, int], temperature: jax.Array) -> jax.Array:
@@ -224,7 +240,7 @@ def distill_loss(
     times = TIME_GRIDS[cfg.generate.grid](schedule, cfg.generate.steps)
     states, said = rollout(schedule, guided_denoiser(model, params, seen, {}), x, times)
     wanted = teacher_targets(
-        schedule, guided_denoiser(model, teacher, seen, audio_scale(cfg.audio_guidance)),
+        schedule, guided_denoiser(model, teacher, seen, audio_scale(*cfg.scales)),
         SAMPLERS[cfg.teacher_sampler], states, times, cfg.substeps,
     )  # fmt: skip
     # What comes after the cut of the sound is guesswork that the teacher was not trained on.
@@ -289,10 +305,10 @@ class DistillTask:
         valid = jnp.asarray(batch["motion_valid"][:, cfg.model.past :])
         truth = aperture(batch["motion"][:, cfg.model.past :])
         if not self._known:
-            guided = functools.partial(self._sample, self.teacher, batch, cfg.audio_guidance)
+            guided = functools.partial(self._sample, self.teacher, batch, cfg.scales)
             self._known = {"many": guided(cfg.reference_steps), "few": guided(few)}
         many = self._known["many"]
-        made = self._sample(state.ema, batch, 0.0, few)
+        made = self._sample(state.ema, batch, UNGUIDED, few)
 
         def distance(x: np.ndarray) -> float:
             return float(motion_loss(cfg.loss, jnp.asarray(x), jnp.asarray(many), valid)[0].mean())
@@ -316,15 +332,15 @@ class DistillTask:
         """Curves of held-out windows: the student's (dark) over the teacher's (light)."""
         cfg = self.cfg
         batch = jax.tree.map(lambda x: x[:4], self.held_out.batch(2**31 - 1))
-        student = self._sample(state.ema, batch, 0.0, cfg.generate.steps)
-        teacher = self._sample(self.teacher, batch, cfg.audio_guidance, cfg.reference_steps)
+        student = self._sample(state.ema, batch, UNGUIDED, cfg.generate.steps)
+        teacher = self._sample(self.teacher, batch, cfg.scales, cfg.reference_steps)
         made, true = (
             np.asarray(self.motion_stats.denormalize(jnp.asarray(x))) for x in (student, teacher)
         )
         return {"curves": draw_curves(made, true)}
 
     def _sample(
-        self, params: Any, batch: dict[str, Any], audio_guidance: float, steps: int
+        self, params: Any, batch: dict[str, Any], scales: tuple[float, float], steps: int
     ) -> np.ndarray:
         past = self.motion_stats.normalize(jnp.asarray(batch["motion"][:, : self.cfg.model.past]))
         temperature = jnp.full(len(past), self.cfg.generate.temperature)
@@ -335,24 +351,22 @@ class DistillTask:
                 past,
                 batch,
                 temperature,
-                audio_guidance=audio_guidance,
+                scales=scales,
                 grid=self.cfg.generate.grid,
                 steps=steps,
             )  # fmt: skip
         )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "audio_guidance", "grid", "steps"))
+@functools.partial(jax.jit, static_argnames=("model", "scales", "grid", "steps"))
 def sample_windows(
     model: MotionModelConfig, params: Any, past: jax.Array, batch: dict[str, Any],
-    temperature: jax.Array, *, audio_guidance: float, grid: str, steps: int,
+    temperature: jax.Array, *, scales: tuple[float, float], grid: str, steps: int,
 ) -> jax.Array:  # fmt: skip
     """Normalised motion ``(B, W, M)`` by DDIM, always from the same noise."""
     schedule = model.make_schedule()
     x = first_noise(jax.random.key(0), (past.shape[0], model.window, past.shape[-1]), temperature)
-    denoise = guided_denoiser(
-        model, params, look(model, past, batch, {}), audio_scale(audio_guidance)
-    )
+    denoise = guided_denoiser(model, params, look(model, past, batch, {}), audio_scale(*scales))
     return samplers.sample(
         SAMPLERS["ddim"], schedule, denoise, x, TIME_GRIDS[grid](schedule, steps)
     )
