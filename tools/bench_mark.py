@@ -157,11 +157,12 @@ def clips(args: argparse.Namespace) -> None:
             with av.open(str(part), "w") as container:
                 stream = container.add_stream("libx264rgb", rate=FPS)
                 stream.pix_fmt, stream.options = "rgb24", {"crf": "0", "preset": "ultrafast"}
-                for frame in frames:
+                for n, frame in enumerate(frames):
                     frame = np.ascontiguousarray(
                         frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
                     )
-                    stream.height, stream.width = frame.shape[:2]
+                    if n == 0:  # the codec opens with the first frame
+                        stream.height, stream.width = frame.shape[:2]
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
                 container.mux(stream.encode(None))
             part.replace(target)

@@ -117,6 +117,28 @@ def test_the_picture_moves_with_the_microphone(page):
     until(page, "document.getElementById('state').textContent === 'ready'")
 
 
+def test_a_conversation_by_webrtc(page, server):
+    pytest.importorskip("aiortc")
+    until(page, "!document.getElementById('transport').hidden")
+    page.check("#webrtc")
+    begin(page)
+    until(page, "document.getElementById('state').textContent === 'speaking'")  # by the track
+    seen = []
+    for _ in range(8):
+        seen.append(pixels(page))
+        page.wait_for_timeout(300)
+    moves = [np.abs(a - b).mean() for a, b in zip(seen, seen[1:], strict=False)]
+    assert max(moves) > 0.3
+    tracks = page.evaluate(
+        "document.getElementById('video').srcObject.getTracks().map((t) => t.kind).sort()"
+    )
+    assert tracks == ["audio", "video"]
+    until(page, "/ms/.test(document.getElementById('latency').textContent)")
+    print(page.evaluate("document.getElementById('latency').textContent"))
+    page.click("#start")
+    until(page, "document.getElementById('state').textContent === 'ready'")
+
+
 def test_the_way_from_the_microphone_to_the_screen_is_measured(page):
     begin(page)
     page.wait_for_timeout(15_000)

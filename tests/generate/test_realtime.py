@@ -18,7 +18,7 @@ from vasa_jax.generate import realtime
 from vasa_jax.generate.live_motion import Heard, Hop
 from vasa_jax.generate.offline import generate_motion
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
-from vasa_jax.generate.steady import HELD, PLACE
+from vasa_jax.generate.steady import ANGLES, HELD, PLACE
 from vasa_jax.generate.steering import OPENERS, Asked, Steering
 from vasa_jax.generate.talker import Talker
 from vasa_jax.generate.timeline import Timeline
@@ -317,7 +317,7 @@ def test_the_lips_close_in_silence_and_open_again():
     np.testing.assert_allclose(lips[:10], 0.5)
     assert lips[34] < 0.02 and lips[-1] == pytest.approx(0.5)
     lids = [MOTION_INDEX[f"eyeBlink_{s}"] for s in "LR"]
-    others = np.delete(got, [*OPENERS, *lids, *PLACE], axis=1)
+    others = np.delete(got, [*OPENERS, *lids, *PLACE, *ANGLES], axis=1)
     np.testing.assert_allclose(others, 0.5, atol=1e-6)
     np.testing.assert_allclose(got[:, PLACE], 0.5 * (1 - HELD), atol=1e-6)
 

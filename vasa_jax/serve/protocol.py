@@ -21,14 +21,14 @@ SESSION_PATH, PORTRAIT_PATH = "/v2/session", "/v2/portraits"
 CONSENT_HEADER = "Consent"  # of an upload: who allowed this portrait, percent-encoded UTF-8
 EXAMPLE = "example"  # the portrait that is always there
 SAMPLE_FORMATS: dict[str, np.dtype[Any]] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
-OUTPUTS = ("mp4", "jpeg")
+OUTPUTS = ("mp4", "jpeg", "webrtc")
 SOURCES = ("microphone", "file")
 
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_PORTRAIT_BYTES = 12 * 1024 * 1024
 MAX_PORTRAIT_PIXELS = 40_000_000
 RATES_HZ = (8_000, 48_000)
-MAX_TEXT_BYTES = 8 * 1024  # text messages are small
+MAX_TEXT_BYTES = 32 * 1024  # a browser's offer has about ten; all others are small
 
 # Codes of {"type": "error"}; the session ends after all but "bad_request".
 ERRORS = {

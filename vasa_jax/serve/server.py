@@ -31,7 +31,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.generate.realtime import LiveConfig, live_engine
 from vasa_jax.generate.talker import Engine, Talker, engine_for
 from vasa_jax.provenance.consent import EXAMPLE_CONSENT, checked_consent
-from vasa_jax.serve import protocol
+from vasa_jax.serve import protocol, rtc
 from vasa_jax.serve.decoding import decode_portrait
 from vasa_jax.serve.figures import Figures
 from vasa_jax.serve.protocol import Refused
@@ -163,6 +163,7 @@ class LiveServer:
                 "max_sessions": self.live.motion.places,
                 "latency_ms": self.live.latency_ms,
                 "uptime_s": round(time.monotonic() - self._began, 1),
+                "outputs": [o for o in protocol.OUTPUTS if o != "webrtc" or rtc.installed()],
                 "token_needed": bool(self.cfg.token),
                 "consent_needed": self.cfg.ask_consent,
             }
@@ -330,6 +331,8 @@ class LiveServer:
             self._portraits.move_to_end(start.portrait)
         if self.live.motion.taken >= self.live.motion.places:
             raise Refused("busy", f"all {self.live.motion.places} places are taken")
+        if start.output == "webrtc" and not rtc.installed():
+            raise Refused("bad_request", rtc.MISSING)
         stream = talker.stream(
             rate=start.rate, seed=start.seed, frame=start.frame,  # type: ignore[arg-type]
             microphone=start.source == "microphone", live=self.cfg.live,

@@ -23,6 +23,7 @@ from vasa_jax.generate.realtime import LiveFrame, LiveStream
 from vasa_jax.generate.wishes import wishes
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve.protocol import Refused, Start
+from vasa_jax.serve.rtc import Peer
 
 if TYPE_CHECKING:
     from vasa_jax.serve.server import LiveServer
@@ -49,6 +50,7 @@ class Session:
         self.consent = server.consents.get(start.portrait, "")
         self._video: fmp4.VideoTrack | None = None
         self._audio: fmp4.AudioTrack | None = None
+        self._peer = Peer(self._hear, start.rate) if start.output == "webrtc" else None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -72,6 +74,8 @@ class Session:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
             await self._stream.aclose()
+            if self._peer is not None:
+                await self._peer.close()
 
     def log_start(self) -> None:
         """Says what begins, and who allowed it: a live stream has no file to say it in."""
@@ -141,7 +145,9 @@ class Session:
         return "disconnected"
 
     def _take_sound(self, data: bytes) -> None:
-        samples = protocol.read_samples(data, self._start.format)
+        self._hear(protocol.read_samples(data, self._start.format))
+
+    def _hear(self, samples: np.ndarray) -> None:
         now, cfg = time.monotonic(), self._stream.cfg
         self._last_sound = now
         self._samples += len(samples)
@@ -167,6 +173,9 @@ class Session:
             if sent is not None and not isinstance(sent, int | float):
                 raise Refused("bad_request", "ping: t is a number")
             await self._socket.send_json({"type": "pong", "t": sent})
+        elif kind == "offer" and self._peer is not None:
+            answer = await self._peer.answer(message.get("sdp"))
+            await self._socket.send_json({"type": "answer", "sdp": answer})
         elif kind == "stop":
             return True
         else:
@@ -178,7 +187,11 @@ class Session:
         loop = asyncio.get_running_loop()
         async for frame in self._stream:
             began = time.perf_counter()
-            picture, sound = await loop.run_in_executor(None, self._encode, frame)
+            picture, sound = b"", b""
+            if self._peer is not None:
+                self._peer.show(frame)  # which has threads of its own to encode in
+            else:
+                picture, sound = await loop.run_in_executor(None, self._encode, frame)
             encode = (time.perf_counter() - began) * 1e3
             total = frame.ms.get("total", 0.0) + encode
             header = {
@@ -189,9 +202,12 @@ class Session:
                 "ms": {k: round(v, 1) for k, v in frame.ms.items()}
                 | {"encode": round(encode, 1), "total": round(total, 1)},
             }
-            if sound:
-                await self._send(protocol.pack({"type": "audio"} | header, sound))
-            await self._send(protocol.pack({"type": "video"} | header, picture))
+            if self._peer is not None:
+                await self._send(protocol.pack({"type": "frame"} | header))
+            else:
+                if sound:
+                    await self._send(protocol.pack({"type": "audio"} | header, sound))
+                await self._send(protocol.pack({"type": "video"} | header, picture))
             self._encode_ms.append(encode)
             self._totals.append(total)
             figures = self._server.figures

@@ -1,5 +1,6 @@
 // The live page: picks a portrait and a voice, speaks the protocol (PROTOCOL.md), shows figures.
 
+import { Peer } from "./peer.js";
 import { Player, playable } from "./player.js";
 
 const $ = (id) => document.getElementById(id);
@@ -89,7 +90,8 @@ function steer() {
 
 class Session {
   constructor(source) {
-    this.source = source; // {rate, kind, begin(send), stop()}
+    this.source = source; // {rate, kind, begin(send), stop()} and a microphone's stream
+    this.output = $("webrtc").checked ? "webrtc" : "mp4";
     this.ms = {};
     this.rtt = 0;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
@@ -97,7 +99,7 @@ class Session {
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.send({
       type: "start", version: VERSION, token, portrait, rate: source.rate, format: "s16",
-      source: source.kind, output: "mp4", frame: "full", controls: controls(),
+      source: source.kind, output: this.output, frame: "full", controls: controls(),
       seed: Math.floor(Math.random() * 2 ** 32),
     });
     this.socket.onmessage = (event) => this.#receive(event.data);
@@ -125,6 +127,7 @@ class Session {
       if (message.type === "ready") this.#begin(message);
       else if (message.type === "pong") this.rtt = performance.now() - message.t;
       else if (message.type === "stats") this.#figures(message);
+      else if (message.type === "answer") this.player.answer(message.sdp);
       else if (message.type === "interrupted") {
         this.source.interrupt?.();
         this.player.toEdge();
@@ -137,7 +140,7 @@ class Session {
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, size)));
     const kind = header.type.split("_")[0];
     if (header.ms) this.ms = header.ms;
-    if (header.type === "video") {
+    if (header.type === "video" || header.type === "frame") {
       $("stage").classList.add("live");
       state(header.speaking ? "speaking" : "listening");
     }
@@ -145,6 +148,14 @@ class Session {
   }
 
   #begin(ready) {
+    const speak = () => this.source.begin(
+      (samples) => this.sound(samples), () => this.send({ type: "end_utterance" }));
+    if (this.output === "webrtc") {
+      this.ready = ready;
+      this.player = new Peer($("video"), (message) => this.send(message), this.source.stream);
+      if (!this.source.stream) speak(); // a microphone goes by a track of its own
+      return;
+    }
     if (!playable || !Player.supports(ready.video_mime, ready.audio_mime)) {
       say("This browser can't play the stream (no H.264 in Media Source Extensions).");
       this.close("no player");
@@ -152,7 +163,7 @@ class Session {
     }
     this.ready = ready;
     this.player = new Player($("video"), ready.video_mime, ready.audio_mime);
-    this.source.begin((samples) => this.sound(samples), () => this.send({ type: "end_utterance" }));
+    speak();
   }
 
   #figures(stats) {
@@ -164,7 +175,7 @@ class Session {
     const rows = [
       ["hop and look-ahead (declared)", `${own.declared} ms`],
       ["motion", `${this.ms.motion} ms`], ["render", `${this.ms.render} ms`],
-      ["encode", `${this.ms.encode} ms`],
+      ["encode", this.output === "webrtc" ? "by WebRTC" : `${this.ms.encode} ms`],
       ["server, p50 / p95", `${Math.round(own.p50)} / ${Math.round(own.p95)} ms`],
       ["network, one way", `${way.toFixed(0)} ms`], ["player behind the edge", `${lag.toFixed(0)} ms`],
       ["data", `${stats.kbit_s} kbit/s`], ["sound waiting", `${stats.buffered_s} s`],
@@ -206,6 +217,7 @@ async function microphone() {
   return {
     kind: "microphone",
     rate: context.sampleRate,
+    stream,
     begin(send) {
       const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
       node.port.onmessage = (event) => send(event.data);
@@ -331,6 +343,10 @@ async function upload(file) {
 
 buildSliders();
 buttons();
+fetch("healthz").then((answer) => answer.json()).then((health) => {
+  $("transport").hidden = !health.outputs.includes("webrtc") || !window.RTCPeerConnection;
+}).catch(() => {});
+$("webrtc").addEventListener("change", () => session?.close("stopped"));
 $("video").muted = true;
 $("start").addEventListener("click", start);
 $("interrupt").addEventListener("click", () => session?.send({ type: "interrupt" }));
