@@ -4,7 +4,7 @@ Data     as configs/face_256_lite.py, with --size 512 and stills rendered at 512
 Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activations per module)
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
 Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
-Overfit  ...face_512.py:overfit   (CPU, 128 px, two rendered people, every loss; an hour and a half)
+Overfit  ...face_512.py:overfit   (CPU, 128 px, two rendered people, every loss; about 5 s a step)
 Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; not yet trained at this size
 
 Schedule of MegaPortraits: 300k steps, batch 16, AdamW (0.5, 0.999), 2e-4 to 1e-6 by cosine (the

@@ -91,6 +91,27 @@ def test_a_conversation_by_webrtc(release):  # noqa: F811
     assert max(loud) > 20 * (np.mean(loud[:10]) + 1)  # the noise came back with the pictures
 
 
+def test_sound_by_the_track_has_the_limits_of_the_websocket(release, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("vasa_jax.serve.session.BURST_S", 0.0)
+    monkeypatch.setattr("vasa_jax.serve.session.PACE", 0.0)
+
+    async def run():
+        async with serving(release) as (server, client, _):
+            with pytest.raises(Exception, match="too_fast"):
+                async with client.session(output="webrtc") as session:
+                    peer, _, readers = await connected(session, Microphone(0.0))
+                    async for message in session:
+                        if message.type == "answer":
+                            answer = aiortc.RTCSessionDescription(message.header["sdp"], "answer")
+                            await peer.setRemoteDescription(answer)
+            for reader in readers:
+                reader.cancel()
+            await peer.close()
+            assert await emptied(server)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_what_is_no_offer_is_answered_and_harms_nobody(release):  # noqa: F811
     async def run():
         async with serving(release) as (server, client, _):

@@ -16,13 +16,13 @@ import contextlib
 import fractions
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
 from vasa_jax.generate.realtime import LiveFrame
-from vasa_jax.serve.protocol import Refused
+from vasa_jax.serve.protocol import Refused, read_samples
 
 WAITING = 4  # pictures, or pieces of sound, that wait for a slow network; older ones are dropped
 PIECE = SAMPLE_RATE_HZ // 50  # samples of a piece of sound: 20 ms, one packet of Opus
@@ -38,7 +38,8 @@ def installed() -> bool:
 class Peer:
     """The other side of one session: shows it frames, hears its microphone.
 
-    ``hear`` is given mono float32 samples at ``rate`` Hz. Raises Refused without aiortc.
+    ``hear`` is given mono float32 samples at ``rate`` Hz while ``listen`` runs. Raises Refused
+    without aiortc.
     """
 
     def __init__(self, hear: Callable[[np.ndarray], None], rate: int):
@@ -48,8 +49,8 @@ class Peer:
 
         self._hear, self._rate = hear, rate
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self._connection.on("track", self._listen)
-        self._listening: list[asyncio.Task[None]] = []
+        self._microphone: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._connection.on("track", self._meet)
         self._video, self._audio = _track("video"), _track("audio")
         self._answered = False
 
@@ -87,27 +88,28 @@ class Peer:
             piece.time_base = fractions.Fraction(1, SAMPLE_RATE_HZ)
             self._audio.put(piece)
 
-    async def close(self) -> None:
-        """Ends both tracks and frees the ports."""
-        for task in self._listening:
-            task.cancel()
-        await asyncio.gather(*self._listening, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._connection.close(), 5.0)
-
-    def _listen(self, track: Any) -> None:
-        if track.kind == "audio" and not self._listening:
-            self._listening.append(asyncio.ensure_future(self._take(track)))
-
-    async def _take(self, track: Any) -> None:
+    async def listen(self) -> NoReturn:
+        """Hears the microphone for as long as there is one; raises what ``hear`` raises."""
         from aiortc.mediastreams import MediaStreamError
         from av import AudioResampler
 
         resampler = AudioResampler("s16", "mono", self._rate)
+        track = await self._microphone
         with contextlib.suppress(MediaStreamError):
             while True:
                 for piece in resampler.resample(await track.recv()):
-                    self._hear(piece.to_ndarray().reshape(-1).astype(np.float32) / 32768.0)
+                    self._hear(read_samples(piece.to_ndarray().tobytes(), "s16"))
+        while True:  # a microphone that is gone ends nothing
+            await asyncio.sleep(3600.0)
+
+    async def close(self) -> None:
+        """Ends both tracks and frees the ports."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._connection.close(), 5.0)
+
+    def _meet(self, track: Any) -> None:
+        if track.kind == "audio" and not self._microphone.done():
+            self._microphone.set_result(track)
 
 
 def _check(offer: Any) -> None:

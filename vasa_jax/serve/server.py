@@ -331,18 +331,16 @@ class LiveServer:
             self._portraits.move_to_end(start.portrait)
         if self.live.motion.taken >= self.live.motion.places:
             raise Refused("busy", f"all {self.live.motion.places} places are taken")
-        if start.output == "webrtc" and not rtc.installed():
-            raise Refused("bad_request", rtc.MISSING)
         stream = talker.stream(
             rate=start.rate, seed=start.seed, frame=start.frame,  # type: ignore[arg-type]
             microphone=start.source == "microphone", live=self.cfg.live,
         )  # fmt: skip
         try:
             steer_stream(stream, dict(start.controls))
+            return Session(self, socket, stream, start)
         except BaseException:
             await stream.aclose()
             raise
-        return Session(self, socket, stream, start)
 
     def _count(self, session: Session) -> None:
         counts = session.counts

@@ -62,8 +62,10 @@ class Session:
         jobs: list[asyncio.Future[str]] = []
         try:
             await self._send_ready()  # inside: a client may be gone before it has heard anything
-            jobs = [asyncio.ensure_future(job) for job in
-                    (self._listen(), self._show(), self._tell(), self._watch())]  # fmt: skip
+            work = [self._listen(), self._show(), self._tell(), self._watch()]
+            if self._peer is not None:
+                work.append(self._peer.listen())
+            jobs = [asyncio.ensure_future(job) for job in work]
             done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
             reason = ""
             for job in done:

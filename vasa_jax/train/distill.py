@@ -77,7 +77,7 @@ class DistillConfig:
     drop_audio: float = 0.02
     generate: GenerateDefaults = GenerateDefaults(sampler="ddim", steps=4, guidance={})
     audio_guidance: float = 0.5  # the teacher's scale in equation 2
-    mouth_guidance: float = 1.5  # the same for the mouth's numbers; both 0: no second branch
+    mouth_guidance: float = 0.5  # the same for the mouth's numbers; both 0: no second branch
     teacher_sampler: str = "dpmpp_2m"  # deterministic
     substeps: int = 3  # n: teacher's steps in each of the student's
     temperature: tuple[float, float] = (0.0, 0.4)  # of the mouth's first noise, drawn per example
