@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import numpy as np
@@ -19,7 +20,9 @@ from vasa_jax.provenance.watermark import Marker
 
 c2pa = pytest.importorskip("c2pa")
 SIDE, FRAMES = 256, 50
-SAID = Payload.of("c0ffee" + 58 * "0")
+# Of one time: the payload decides by how much a weak mark is read.
+WHEN = datetime.datetime(2026, 11, 21, 16, 20, tzinfo=datetime.UTC)
+SAID = Payload.of("c0ffee" + 58 * "0", WHEN)
 
 
 def _write(path, frames, **options):

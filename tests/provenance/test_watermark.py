@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import io
 import math
 
@@ -9,12 +10,14 @@ from PIL import Image
 
 from tests.provenance.natural import natural_picture
 from vasa_jax.provenance import detector, pattern
-from vasa_jax.provenance.detector import find, read_payload, tail, threshold
+from vasa_jax.provenance.detector import find, look, read_payload, tail, threshold
 from vasa_jax.provenance.examine import examine_pictures
 from vasa_jax.provenance.payload import Payload
 from vasa_jax.provenance.watermark import KEPT_PROGRAMS, Marker, embed
 
-SAID = Payload.of("c0ffee" + 58 * "0")
+# Of one time: the payload decides by how much a weak mark is read.
+WHEN = datetime.datetime(2026, 11, 21, 16, 20, tzinfo=datetime.UTC)
+SAID = Payload.of("c0ffee" + 58 * "0", WHEN)
 
 
 def marked_picture(height=256, width=256, seed=0, **options):
@@ -63,6 +66,11 @@ def test_scale_and_crop_are_found_by_themselves(scale, crop):
     assert found.false_alarm < 1e-9 and read_payload(found.tile) == SAID
     for pitch in found.geometry[:2]:
         assert pitch == pytest.approx(scale * pattern.pitch_of(300, 280), rel=0.01)
+    for phase, cut in zip(found.geometry[2:], crop, strict=True):
+        off = (phase + 2 * cut / pattern.pitch_of(300, 280)) % detector.SIDE  # samples
+        assert min(off, detector.SIDE - off) < 0.75
+    again = look(resized(marked[crop[0] :, crop[1] :], scale), found.geometry)
+    assert again.score == pytest.approx(found.score, rel=1e-5)
 
 
 def test_large_pictures_are_marked_more_coarsely_and_found_all_the_same():

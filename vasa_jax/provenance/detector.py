@@ -62,15 +62,22 @@ _FLOOR = 0.05  # grey levels
 _CLIP = 2.0
 _FLATTEN = 0.75  # exponent by which the spectrum's magnitude is divided out
 _SMOOTH = 9  # bins over which it is estimated
+_NEAR = [(0, 0), (1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]  # steps of the pitches
+_LATE = [(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)]  # samples
+_MOVES = [(*near, *late) for near in _NEAR for late in _LATE]
 
 
 class Geometry(NamedTuple):
-    """Where the lattice lies: px per chip, and the phase in samples of half a chip."""
+    """Where the lattice lies: px per chip, and the phase in samples of half a chip.
+
+    Phases are multiples of half a sample: the whole ones come from folding, for the halves the
+    picture is resampled half a sample later.
+    """
 
     pitch_y: float
     pitch_x: float
-    phase_y: int
-    phase_x: int
+    phase_y: float
+    phase_x: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +164,7 @@ def _where_expected(grey: np.ndarray, matcher: _Matcher) -> Found:
         if best is None or score > best.score:
             place = Geometry(pitch, pitch, y, x)
             best = Found(
-                score=score, looks=looks, geometry=place, tile=_chips_at(tile, place), chips=chips
+                score=score, looks=looks, geometry=place, tile=_chips_at(tile, y, x), chips=chips
             )
     assert best is not None
     return best
@@ -180,12 +187,11 @@ def _everywhere(grey: np.ndarray, matcher: _Matcher, wide: bool) -> Found:
 
 def look(picture: np.ndarray, geometry: Geometry, *, key: bytes = PUBLIC_KEY) -> Found:
     """One look at a known geometry, as of another stretch of the same video."""
-    tile, chips = _folded(luminance(picture), geometry.pitch_y, geometry.pitch_x)
-    scores = _Matcher(key)(tile)
-    score = float(scores[geometry.phase_y, geometry.phase_x])
-    return Found(
-        score=score, looks=1, geometry=geometry, tile=_chips_at(tile, geometry), chips=chips
-    )
+    (y, late_y), (x, late_x) = (divmod(phase, 1.0) for phase in geometry[2:])
+    tile, chips = _folded(luminance(picture), geometry.pitch_y, geometry.pitch_x, (late_y, late_x))
+    score = float(_Matcher(key)(tile)[int(y), int(x)])
+    tile = _chips_at(tile, int(y), int(x))
+    return Found(score=score, looks=1, geometry=geometry, tile=tile, chips=chips)
 
 
 def soft_bits(tile: np.ndarray, key: bytes = PUBLIC_KEY) -> np.ndarray:
@@ -200,16 +206,25 @@ def read_payload(tile: np.ndarray, key: bytes = PUBLIC_KEY) -> Payload | None:
     return decode(soft_bits(tile, key))[0]
 
 
-def whitened(grey: np.ndarray, pitch_y: float, pitch_x: float, most: int) -> np.ndarray:
+def whitened(
+    grey: np.ndarray,
+    pitch_y: float,
+    pitch_x: float,
+    most: int,
+    late: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
     """Two samples per chip of (at most ``most`` chips of) the picture, without its content.
 
-    The part is the middle one; its corner lies a whole number of chips from the picture's.
+    The part is the middle one; its corner lies a whole number of chips from the picture's, or
+    ``late`` samples (y, x) more.
     """
     height, width = grey.shape
-    count_y, count_x = int(height / pitch_y), int(width / pitch_x)
+    begin_y, begin_x = late[0] * pitch_y / 2, late[1] * pitch_x / 2
+    count_y, count_x = int((height - begin_y) / pitch_y), int((width - begin_x) / pitch_x)
     rows, columns = min(count_y, most), min(count_x, most)
     top, left = (count_y - rows) // 2, (count_x - columns) // 2
-    box = (left * pitch_x, top * pitch_y, (left + columns) * pitch_x, (top + rows) * pitch_y)
+    begin_y, begin_x = begin_y + top * pitch_y, begin_x + left * pitch_x
+    box = (begin_x, begin_y, begin_x + columns * pitch_x, begin_y + rows * pitch_y)
     sampled = Image.fromarray(grey).resize(
         (2 * columns, 2 * rows), Image.Resampling.BICUBIC, box=box
     )
@@ -282,13 +297,14 @@ def _boxes(tile: np.ndarray) -> np.ndarray:
     return rows + np.roll(rows, -1, -1)
 
 
-def _chips_at(tile: np.ndarray, geometry: Geometry) -> np.ndarray:
-    moved = np.roll(_boxes(tile), (-geometry.phase_y, -geometry.phase_x), (0, 1))
-    return moved[::2, ::2]
+def _chips_at(tile: np.ndarray, y: int, x: int) -> np.ndarray:
+    return np.roll(_boxes(tile), (-y, -x), (0, 1))[::2, ::2]
 
 
-def _folded(grey: np.ndarray, pitch_y: float, pitch_x: float) -> tuple[np.ndarray, int]:
-    samples = whitened(grey, pitch_y, pitch_x, MAX_CHIPS_FINE)
+def _folded(
+    grey: np.ndarray, pitch_y: float, pitch_x: float, late: tuple[float, float] = (0.0, 0.0)
+) -> tuple[np.ndarray, int]:
+    samples = whitened(grey, pitch_y, pitch_x, MAX_CHIPS_FINE, late)
     rows, columns = (n // SIDE for n in samples.shape)
     tile = samples.reshape(rows, SIDE, columns, SIDE).sum((0, 2))
     return tile, int(np.count_nonzero(samples)) // 4
@@ -297,27 +313,31 @@ def _folded(grey: np.ndarray, pitch_y: float, pitch_x: float) -> tuple[np.ndarra
 def _refine(
     grey: np.ndarray, pitch: float, matcher: _Matcher
 ) -> tuple[float, np.ndarray, Geometry, int, int]:
-    """The best score near a pitch: (score, tile of chips, geometry, chips, looks)."""
-    at = [pitch, pitch]
+    """The best score near a pitch: (score, tile of chips, geometry, chips, looks).
+
+    Pitch and half samples go together: a wrong pitch makes up for a phase between two samples.
+    """
+    at = (pitch, pitch, 0.0, 0.0)
     best, kept, looks = -math.inf, None, 0
-    step = [pitch / max(1.0, n / pitch) for n in grey.shape]  # half a chip at the edges
+    step_y, step_x = (pitch / max(1.0, n / pitch) for n in grey.shape)  # half a chip at the edges
     tried = set()
     for scale in (1.0, 0.5, 0.25):
-        moves = [(0, 0), (1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
-        here = tuple(at)
-        for dy, dx in moves:
-            trial = (here[0] + dy * step[0] * scale, here[1] + dx * step[1] * scale)
+        here = at
+        for dy, dx, late_y, late_x in _MOVES:
+            pitches_yx = here[0] + dy * step_y * scale, here[1] + dx * step_x * scale
+            late = (here[2] + late_y) % 1.0, (here[3] + late_x) % 1.0
+            trial = (*pitches_yx, *late)
             if trial in tried:
                 continue
             tried.add(trial)
-            tile, chips = _folded(grey, *trial)
+            tile, chips = _folded(grey, *pitches_yx, late)
             scores = matcher(tile)
             looks += scores.size
             where = int(scores.argmax())
             if scores.flat[where] > best:
-                best, at = float(scores.flat[where]), list(trial)
-                geometry = Geometry(trial[0], trial[1], *divmod(where, SIDE))
-                kept = (tile, geometry, chips)
+                best, at = float(scores.flat[where]), trial
+                y, x = divmod(where, SIDE)
+                geometry = Geometry(*pitches_yx, y + late[0], x + late[1])
+                kept = (_chips_at(tile, y, x), geometry, chips)
     assert kept is not None
-    tile, geometry, chips = kept
-    return best, _chips_at(tile, geometry), geometry, chips, looks
+    return best, *kept, looks

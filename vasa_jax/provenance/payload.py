@@ -9,7 +9,9 @@
 A checksum of 16 bits (CRC-16/CCITT) follows; the 64 bits go through a tail-biting convolutional
 code of rate 1/4 and constraint length 9 (generators 765 671 513 473 octal, free distance 24), whose
 256 coded bits are spread over the data chips of a tile (``pattern.py``). Decoding is soft: the
-Viterbi algorithm over the circular trellis, run around it until the ends meet. Numpy only.
+Viterbi algorithm over the circular trellis, run around it until the ends meet; when the checksum
+does not fit, the likeliest messages that differ at one of eight places are tried too (a list
+decoder). Numpy only.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ MESSAGE_BITS = NUM_BITS + CRC_BITS  # 64
 MEMORY = 8
 GENERATORS = (0o765, 0o671, 0o513, 0o473)
 CODED_BITS = MESSAGE_BITS * len(GENERATORS)  # 256
+LIST_CUTS, LIST_STATES = 8, 8  # places and states there at which rivals of a message are looked for
 EPOCH = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -90,13 +93,39 @@ def encode(payload: Payload) -> np.ndarray:
 def decode(soft: np.ndarray) -> tuple[Payload | None, np.ndarray]:
     """Soft values (256,), positive for 1, -> (payload, message bits (64,)).
 
-    The payload is None when the checksum does not fit: 1 in 65536 random inputs passes. Its scheme
-    is not judged here.
+    The payload is None when no checksum fits. That of the likeliest message fits 1 in 65536 random
+    inputs, and its scheme is not judged here; the others must be of this scheme, which together
+    with their number makes it 1 in about 20000.
     """
-    message = viterbi(np.asarray(soft, np.float64))
-    bits, check = message[:NUM_BITS], message[NUM_BITS:]
-    good = np.array_equal(crc(bits), check)
-    return (Payload.from_bits(bits) if good else None), message
+    soft = np.asarray(soft, np.float64)
+    message = viterbi(soft)
+    if _checked(message):
+        return Payload.from_bits(message[:NUM_BITS]), message
+    for other in _next_likely(soft):
+        payload = Payload.from_bits(other[:NUM_BITS])
+        if _checked(other) and payload.scheme == SCHEME:
+            return payload, other
+    return None, message
+
+
+def _checked(message: np.ndarray) -> bool:
+    return np.array_equal(crc(message[:NUM_BITS]), message[NUM_BITS:])
+
+
+def _next_likely(soft: np.ndarray) -> list[np.ndarray]:
+    """Messages (64,), the likeliest first: the best of each end state, wherever the circle begins.
+
+    What noise confuses differs in a run of few bits. Where the circle is cut within it, the states
+    there tell the rivals apart.
+    """
+    steps = soft.reshape(-1, len(GENERATORS))
+    found: dict[bytes, float] = {}
+    for cut in range(0, len(steps), len(steps) // LIST_CUTS):
+        for message in _paths(np.roll(steps, -cut, axis=0).reshape(-1), LIST_STATES):
+            whole = np.roll(message, cut)
+            found[whole.tobytes()] = float(soft @ (2.0 * convolve(whole) - 1.0))
+    likely = sorted(found, key=lambda key: -found[key])
+    return [np.frombuffer(key, np.uint8) for key in likely]
 
 
 def crc(bits: np.ndarray) -> np.ndarray:
@@ -140,12 +169,16 @@ def viterbi(soft: np.ndarray) -> np.ndarray:
     Runs around the circle up to four times, starting each with the state metrics of the one before,
     until the best path ends in the state it began with.
     """
+    return _paths(soft, 1)[0]
+
+
+def _paths(soft: np.ndarray, count: int) -> list[np.ndarray]:
+    """The best paths' messages (N,) into each of the ``count`` best end states, best first."""
     before, outputs = _trellis()
     steps_NB = soft.reshape(-1, len(GENERATORS))
     gains_NS2 = np.einsum("nb,spb->nsp", steps_NB, outputs)
     states = np.arange(1 << MEMORY)
     metric = np.zeros(1 << MEMORY)
-    message = np.zeros(len(steps_NB), np.uint8)
     for _ in range(4):
         choices = []
         for gains in gains_NS2:
@@ -153,11 +186,20 @@ def viterbi(soft: np.ndarray) -> np.ndarray:
             choice = candidates.argmax(1)
             metric = candidates[states, choice]
             choices.append(choice)
-        end = state = int(metric.argmax())
-        for i in range(len(steps_NB) - 1, -1, -1):
-            message[i] = state >> (MEMORY - 1)
-            state = int(before[state, choices[i][state]])
-        if state == end:
+        best = int(metric.argmax())
+        message, start = _traced(best, choices)
+        if start == best:
             break
         metric -= metric.max()
-    return message
+    others = np.argsort(-metric, kind="stable")[1:count]
+    return [message, *(_traced(int(end), choices)[0] for end in others)]
+
+
+def _traced(end: int, choices: list[np.ndarray]) -> tuple[np.ndarray, int]:
+    """The message (N,) of the path that ends there, and the state it began with."""
+    before, state = _trellis()[0], end
+    message = np.zeros(len(choices), np.uint8)
+    for i in range(len(choices) - 1, -1, -1):
+        message[i] = state >> (MEMORY - 1)
+        state = int(before[state, choices[i][state]])
+    return message, state
