@@ -119,7 +119,7 @@ def test_the_bound_holds_for_random_signs():
     assert tail(0.0) == pytest.approx(min(1.0, 0.5 * 3.178), rel=1e-3) and tail(-3.0) == 1.0
     # Normal tail at 6, tabulated: 9.866e-10.
     assert tail(6.0) == pytest.approx(3.178 * 9.866e-10, rel=1e-3)
-    assert 2 * 10**6 * tail(threshold(10**6)) == pytest.approx(1e-6)
+    assert 3 * 10**6 * tail(threshold(10**6)) == pytest.approx(1e-6)
 
 
 def test_scores_of_clean_pictures_stay_within_the_bound():
