@@ -104,6 +104,11 @@ def test_feature_distance_weighs_depths_and_scales_alike():
     np.testing.assert_allclose(
         feature_distance(features, one, a, fine, scales=2, smallest=4), [1.0, 1.0], atol=1e-6
     )
+    np.testing.assert_allclose(
+        feature_distance(features, one, a, fine, scales=2, finest=1, smallest=4), 0.0, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="no scale"):
+        feature_distance(features, one, a, b, scales=2, finest=1)
     both = jax.grad(
         lambda x, y: feature_distance(features, one, x, y, scales=1).sum(), argnums=(0, 1)
     )(a + 0.1, b)

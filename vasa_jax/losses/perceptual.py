@@ -67,14 +67,15 @@ def feature_distance(
     b_BYXC: jax.Array,
     *,
     scales: int = 4,
+    finest: int = 0,
     smallest: int = 32,
     remat: bool = True,
 ) -> jax.Array:
     """Mean L1 between features (B,), equal weight for every depth and scale.
 
-    Each scale halves the pictures; scales below ``smallest`` px are left out. Gradients reach both
-    pictures. ``remat`` computes the features again in the backward pass: at 512 px they would
-    fill the memory.
+    Each scale halves the pictures; the ``finest`` first ones are left out, and those below
+    ``smallest`` px. Gradients reach both pictures. ``remat`` computes the features again in the
+    backward pass: at 512 px they would fill the memory. Raises ValueError when no scale remains.
     """
 
     def at_one_scale(weights: Any, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -85,9 +86,12 @@ def feature_distance(
     if remat:
         at_one_scale = jax.checkpoint(at_one_scale)
     total = []
-    for _ in range(scales):
-        total.append(at_one_scale(weights, a_BYXC, b_BYXC))
+    for scale in range(scales):
+        if scale >= finest:
+            total.append(at_one_scale(weights, a_BYXC, b_BYXC))
         if a_BYXC.shape[1] // 2 < smallest:
             break
         a_BYXC, b_BYXC = mean_pool(a_BYXC, (2, 2)), mean_pool(b_BYXC, (2, 2))
+    if not total:
+        raise ValueError(f"no scale is left of {scales} without the {finest} finest")
     return jnp.stack(total).mean(0)

@@ -74,6 +74,7 @@ class VolumetricLossConfig:
     mismatch_margin: float = 0.5
     expression_change: float = 0.15  # of some weight, from which on two expressions differ
     scales: int = 4  # of the perceptual distance
+    finest_scale: int = 0  # of them; 1: from half the size on, a quarter of the cost
     remat: bool = True  # its features, again in the backward pass
     foreground_margin: float = 0.18  # around the head model, in half sides of the crop
     mixing_start: float = 0.02  # share of the run: contrastive and cross identity
@@ -157,7 +158,13 @@ def generator_terms(
         terms["l1"] = weighted_l1(passes.driven, driver.image, driver.mask).mean()
     if cfg.perceptual:
         terms["perceptual"] = feature_distance(
-            nets.vgg, vgg_weights, driven, target, scales=cfg.scales, remat=cfg.remat
+            nets.vgg,
+            vgg_weights,
+            driven,
+            target,
+            scales=cfg.scales,
+            finest=cfg.finest_scale,
+            remat=cfg.remat,
         ).mean()
     if cfg.face:
         terms["face"] = identity_distance(
@@ -171,7 +178,13 @@ def generator_terms(
         terms["transfer"] = weighted_l1(passes.posed, passes.acted, source.mask).mean()
         if nets.vgg is not None:
             terms["transfer"] += feature_distance(
-                nets.vgg, vgg_weights, posed, acted, scales=cfg.scales, remat=cfg.remat
+                nets.vgg,
+                vgg_weights,
+                posed,
+                acted,
+                scales=cfg.scales,
+                finest=cfg.finest_scale,
+                remat=cfg.remat,
             ).mean()
     if cfg.cross_identity:
         terms["cross_identity"] = identity_distance(
