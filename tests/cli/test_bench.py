@@ -39,6 +39,9 @@ def test_offline_live_and_streams_are_measured(command, capsys, tmp_path):
     assert crop["frames"] == 75 and crop["fps"] > 0
     # No part can take longer than all of a run, though they overlap.
     assert crop["ms_per_frame"]["render"] <= 1e3 / crop["fps"] + 1.0
+    # Chunks follow one another without a gap, so that together they are the run but its start.
+    gap = crop["frame_interval_ms"]
+    assert 0 < gap["p50"] <= gap["p99"] <= gap["max"] and gap["p50"] < 2e3 / crop["fps"]
     assert set(report["live"]) == {"full", "crop"}
     paced, free = report["live"]["crop"]["paced"], report["live"]["crop"]["free"]
     assert 0 < paced["fps"] <= 26.0 < 1e3 and free["fps"] > 0

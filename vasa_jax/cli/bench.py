@@ -161,12 +161,15 @@ def describe(report: dict[str, Any]) -> str:
         low, high = row["fps_range"]
         where = f"{frame}, {row['size'][0]}x{row['size'][1]}"
         parts = ", ".join(f"{k} {v:.1f}" for k, v in row["ms_per_frame"].items())
+        gap = row["frame_interval_ms"]
+        steady = " / ".join(f"{gap[p]:.1f}" for p in ("p50", "p95", "p99")) if gap else "-"
         rows += [
             (
                 f"offline fps, speech to file, {where}",
                 f"{row['fps']:.1f} ({low:.1f} to {high:.1f})",
             ),
             ("  first frame after the sound was given, ms", f"{row['first_frame_ms']:.0f}"),
+            (f"  time of a chunk of {row['chunk']} p50 / p95 / p99, ms per frame", steady),
             ("  ms per frame (parts overlap)", parts),
         ]
     for frame, live in report.get("live", {}).items():

@@ -49,17 +49,18 @@ def speech_file(source: str | os.PathLike[str], seconds: float) -> Iterator[Path
 def offline(talker: Any, speech: Path, frame: str, runs: int, say: Say) -> dict[str, Any]:
     """Speech to file as ``vasa-jax generate`` writes it, after one run that warms up."""
     from vasa_jax.cli.generate import EncoderThread
+    from vasa_jax.generate.talker import RENDER_AHEAD, RENDER_BATCH
     from vasa_jax.io.audio import read_original, to_speech
     from vasa_jax.io.video import VideoWriter
 
-    rows = []
+    chunk, rows, between = RENDER_BATCH * RENDER_AHEAD, [], []
     with tempfile.TemporaryDirectory() as folder:
         for run in range(runs + 1):
             say(f"offline, {frame}: {f'run {run} of {runs}' if run else 'warming up'}")
             began = time.perf_counter()
             samples, rate = read_original(speech)
             frames = talker.generate(to_speech(samples, rate), seed=run, frame=frame)
-            first = None
+            first, taken = None, []
             target = Path(folder) / f"{run}.mp4"
             with (
                 VideoWriter(target, size=talker.frame_size(frame), audio=(samples, rate)) as writer,
@@ -68,11 +69,14 @@ def offline(talker: Any, speech: Path, frame: str, runs: int, say: Say) -> dict[
                 for picture in frames:
                     first = first if first is not None else time.perf_counter() - began
                     encoder.put(picture)
+                    taken.append(time.perf_counter())
                 encoder.finish()
             seconds = time.perf_counter() - began
             report = talker.report()
             spent = report["ms_per_frame"] | {"encode": encoder.seconds * 1e3 / report["frames"]}
             assert first is not None  # speech has at least one frame
+            if run:
+                between.append(_per_frame(taken, chunk))
             rows.append({"fps": report["frames"] / seconds, "first_frame_ms": first * 1e3, **spent})
     kept = rows[1:]
     table = {key: statistics.median(row[key] for row in kept) for key in kept[0]}
@@ -85,6 +89,8 @@ def offline(talker: Any, speech: Path, frame: str, runs: int, say: Say) -> dict[
         "fps_range": [min(fps), max(fps)],
         "first_frame_ms": table.pop("first_frame_ms"),
         "ms_per_frame": table,
+        "chunk": chunk,
+        "frame_interval_ms": latency.percentiles(np.concatenate(between)),
     }
 
 
@@ -139,7 +145,7 @@ def live(
 
 
 def _per_frame(ready_s: list[float], hop: int) -> np.ndarray:
-    """Time between hops that are ready, over their frames, ms per frame."""
+    """Time from hop to hop (or chunk to chunk) being ready, over their frames, ms per frame."""
     return np.diff(np.asarray(ready_s[hop - 1 :: hop])) * 1e3 / hop
 
 
