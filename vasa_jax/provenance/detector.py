@@ -70,6 +70,7 @@ _FLATTEN = 0.75  # exponent by which the spectrum's magnitude is divided out
 _SMOOTH = 9  # bins over which it is estimated
 _NEAR = [(0, 0), (1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]  # steps of the pitches
 _CLIMBS = 6
+_WORTH = 0.1  # of score; for less, noise would move a lattice that lies where it was expected
 _LATE = [(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)]  # samples
 
 
@@ -345,12 +346,17 @@ def _refine(
             seen[trial] = float(scores[y, x]), geometry, _chips_at(tile, y, x), chips
         return seen[trial][0]
 
+    def best_of(here: tuple[float, ...], trials: list[tuple[float, ...]]) -> tuple[float, ...]:
+        there = max(trials, key=score_at)
+        return there if score_at(there) > score_at(here) + _WORTH else here
+
     at: tuple[float, ...] = (pitch, pitch, 0.0, 0.0)
+    score_at(at)
     first = -math.inf
     for scale in (*_CLIMBS * [1.0], 0.5, 0.25):  # a climb that leads nowhere costs nothing
         y, x = step_y * scale, step_x * scale
-        at = max([(at[0] + i * y, at[1] + j * x, *at[2:]) for i, j in _NEAR], key=score_at)
-        at = max([(*at[:2], i, j) for i, j in _LATE], key=score_at)
+        at = best_of(at, [(at[0] + i * y, at[1] + j * x, *at[2:]) for i, j in _NEAR])
+        at = best_of(at, [(*at[:2], i, j) for i, j in _LATE])
         first = seen[at][0] if first == -math.inf else first
     looks = starts * len(_NEAR) * len(_LATE) * SIDE**2
     return _Part(first, looks, pitch), *seen[at]

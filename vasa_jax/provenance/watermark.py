@@ -25,7 +25,7 @@ from vasa_jax.core.programs import Program
 from vasa_jax.provenance.pattern import PUBLIC_KEY, pattern, pitch_of
 from vasa_jax.provenance.payload import Payload
 
-FLAT_STRENGTH = (1.0, 2.0)  # grey levels at a chip's centre, on flat ground: large, small pictures
+FLAT_STRENGTH = (0.8, 1.4)  # grey levels at a chip's centre, on flat ground: large, small pictures
 MAX_STRENGTH = 2.95
 LARGE_PIXELS = 600 * 600  # above, strength is decided for 2 x 2 chips together
 KEPT_PROGRAMS = 64  # one per size; a server that sees portraits of all sizes must not grow
@@ -78,8 +78,9 @@ def _deviation(frame_YX3: jax.Array, rows: int, columns: int, side: int) -> jax.
 
 
 def flat_strength(height: int, width: int) -> float:
-    """Grey levels on flat ground for a picture of that size: 2 at 256 px, 1 from 1024 px on."""
-    return float(np.clip(2.0 * np.sqrt(256.0 / min(height, width)), *FLAT_STRENGTH))
+    """Grey levels on flat ground for a picture of that size: 1.4 at 256 px, 0.8 from 650 px on."""
+    least, most = FLAT_STRENGTH
+    return float(np.clip(most * (256.0 / min(height, width)) ** 0.6, least, most))
 
 
 class Marker:
