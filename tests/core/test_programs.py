@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +144,29 @@ def test_what_was_used_last_is_read_while_nobody_waits(cache, monkeypatch):
         p.name for p in cache.glob("*.program")
     )
     programs.prefetch("never remembered")
+
+
+def test_a_process_that_ends_early_waits_for_the_program_being_read():
+    """And for no other: a thread that is stopped inside of XLA takes the whole process with it."""
+    script = """
+import threading, time
+from pathlib import Path
+from vasa_jax.core import programs
+
+begun = threading.Event()
+
+def load(path):
+    begun.set()
+    time.sleep(0.5)
+    print(path.name, flush=True)
+
+programs._load = load
+programs._coming.begin([Path("one"), Path("two"), Path("three")])
+begun.wait()
+raise SystemExit(2)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "one\n", "")
 
 
 def test_a_program_can_be_forgotten():

@@ -158,10 +158,12 @@ class _Coming:
 
     def begin(self, paths: Iterable[Path]) -> None:
         self._waiting.extend(paths)
-        threading.Thread(target=self._work, name="programs", daemon=True).start()
+        # No daemon: stopped inside of XLA it would abort a process that ends early, with an error
+        # that it has told. At the end at most one program is read to no purpose.
+        threading.Thread(target=self._work, name="programs").start()
 
     def _work(self) -> None:
-        while True:
+        while threading.main_thread().is_alive():
             with self._lock:
                 if not self._waiting:
                     return

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Paintings, statues, drawings and an animal speak. VASA_MEDIA: folder with portraits_test/ and speech/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+.venv/bin/python - "$VASA_MEDIA" experiments/2026-11-22_kinds_of_portraits/sheet.jpg <<'PY'
+"""Two columns of rows: the portrait's surroundings of the face, and six moments of its speech."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import vasa_jax
+from vasa_jax.core.errors import UserError
+from vasa_jax.io.audio import read_audio
+
+media, target = Path(sys.argv[1]), sys.argv[2]
+speech = read_audio(media / "speech" / "english_male.mp3")[: 6 * 16_000]
+release, side, rows = vasa_jax.load_release("lite"), 144, []
+names = "067 077 079 082 083 050 051 080 302 081 303 301".split()
+for seed, name in enumerate(names):
+    try:
+        talker = vasa_jax.Talker(release, media / "portraits_test" / f"{name}.jpg")
+    except UserError as error:
+        print(f"{name}: refused: {error}", flush=True)
+        continue
+    frames = list(talker.generate(speech, seed=seed, frame="crop"))
+    given = Image.fromarray(np.asarray(talker.image)).crop(
+        tuple(round(v) for v in (*talker.crop.corner, *(c + talker.crop.size for c in talker.crop.corner)))
+    )
+    shown = [given, *(Image.fromarray(frames[i]) for i in np.linspace(12, len(frames) - 12, 6).astype(int))]
+    rows.append(np.concatenate([np.asarray(s.resize((side, side), Image.Resampling.LANCZOS)) for s in shown], 1))
+    print(f"{name}: {len(frames)} frames", flush=True)
+half = -(-len(rows) // 2)
+rows += [np.full_like(rows[0], 255)] * (2 * half - len(rows))
+sheet = np.concatenate([np.concatenate(rows[:half]), np.concatenate(rows[half:])], 1)
+Image.fromarray(sheet).save(target, quality=86)
+PY
