@@ -348,10 +348,15 @@ def _markdown(summary: dict, name: str) -> str:
                  f"{part['highest_false_alarm']:.0e}"] if part else ["", "", ""]
             )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    wrong = sum(row[k]["wrong"] for row in summary["robust"] for k in ("crop", "full") if k in row)
+    parts = [row[k] for row in summary["robust"] for k in ("crop", "full") if k in row]
+    tried, found, payload, wrong = (
+        sum(p[k] for p in parts) for k in ("clips", "found", "payload", "wrong")
+    )
     psnr, tail, cost_ms = summary["psnr"], summary["clean"], summary["cost"]
-    lines += ["", f"Payloads read wrongly: {wrong}. PSNR of the worst frame of each clip: lowest "
-              f"{psnr['lowest']:.1f} dB, median {psnr['median']:.1f} dB.", "",
+    lines += ["", f"In all found {found} of {tried} ({100 * found / tried:.2f} %), payload read "
+              f"{payload} ({100 * payload / tried:.1f} %), read wrongly {wrong}. PSNR of the "
+              f"worst frame of each clip: lowest {psnr['lowest']:.1f} dB, median "
+              f"{psnr['median']:.1f} dB.", "",
               "## Where no mark is", "",
               f"{tail['searches']} searches of {tail['video_hours']:.2f} hours of video and "
               f"{tail['stills']} stills: {tail['false_alarms']} false alarms, highest score "

@@ -38,9 +38,9 @@ from vasa_jax.core.machine import machine, versions
 from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import head as heads
 from vasa_jax.generate import rolling
+from vasa_jax.generate.engine import Engine
 from vasa_jax.generate.offline import GenerateDefaults, roll_chunk, speech_features
 from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig
-from vasa_jax.generate.talker import Engine
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import motion as motion_metrics
 from vasa_jax.metrics import phonemes, sync

@@ -76,7 +76,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     from vasa_jax.checkpoint.release import load_release
     from vasa_jax.core.types import FPS, SAMPLES_PER_FRAME
     from vasa_jax.generate import rolling
-    from vasa_jax.generate.talker import Engine
+    from vasa_jax.generate.engine import Engine
     from vasa_jax.io.audio import read_audio
 
     compilations = [0]

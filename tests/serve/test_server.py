@@ -7,6 +7,7 @@ import io
 import json
 import socket as sockets
 import threading
+import types
 
 import aiohttp
 import numpy as np
@@ -23,6 +24,7 @@ from vasa_jax.generate.realtime import LiveConfig, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve import session as sessions
 from vasa_jax.serve.client import LiveClient
+from vasa_jax.serve.figures import Figures
 from vasa_jax.serve.server import LiveServer, ServeConfig, is_local
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -390,6 +392,33 @@ def test_a_client_that_does_not_read_is_let_go(release, monkeypatch):
             assert server.figures.counts["sessions_ended_total", "too_slow"] == 1
             assert await emptied(server)
             raw.close()
+
+    asyncio.run(run())
+
+
+def test_a_session_that_is_cancelled_just_when_it_has_sent_ends():
+    """``asyncio.wait_for`` of Python 3.11 forgot that; the session then went on for ever."""
+
+    async def run():
+        sent = asyncio.get_running_loop().create_future()
+        sends = iter([sent])
+        never = asyncio.get_running_loop().create_future()
+        session = object.__new__(sessions.Session)
+        session._socket = types.SimpleNamespace(send_bytes=lambda message: next(sends, never))
+        session._server = types.SimpleNamespace(figures=Figures())
+        session._bytes = 0
+
+        async def show():
+            while True:
+                await session._send(b"frame")
+
+        showing = asyncio.ensure_future(show())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        sent.set_result(None)
+        showing.cancel()
+        await asyncio.wait([showing], timeout=2.0)
+        assert showing.cancelled()
 
     asyncio.run(run())
 

@@ -98,7 +98,8 @@ def measure(
     import vasa_jax
     from vasa_jax.cli import bench_floor, bench_runs
     from vasa_jax.core import machine
-    from vasa_jax.generate.talker import Talker, engine_for
+    from vasa_jax.generate.engine import engine_for
+    from vasa_jax.generate.talker import Talker
     from vasa_jax.io.audio import read_audio
 
     portrait = args.portrait or str(vasa_jax.example_portrait())

@@ -14,7 +14,8 @@ from vasa_jax.generate.live_motion import Heard, Hop, LiveMotion
 from vasa_jax.generate.rolling import RollingConfig
 
 if TYPE_CHECKING:
-    from vasa_jax.generate.talker import Engine, Talker
+    from vasa_jax.generate.engine import Engine
+    from vasa_jax.generate.talker import Talker
 
 RENDER_THREADS = 2
 

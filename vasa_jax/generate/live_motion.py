@@ -26,7 +26,7 @@ from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.rolling import RollingConfig
 
 if TYPE_CHECKING:
-    from vasa_jax.generate.talker import Engine
+    from vasa_jax.generate.engine import Engine
 
 
 class Heard:

@@ -345,7 +345,8 @@ class LiveStream:
     async def _pause(self, seconds: float) -> None:
         """Sleeps, at most until something changes."""
         try:
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
         except TimeoutError:
             pass
 

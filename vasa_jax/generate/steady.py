@@ -1,21 +1,24 @@
 """What the lite model's head does more than people's do: it strays, it trembles, it turns too far.
 
-All that is mended after the model, frame by frame alike offline and live. Measured on pictures
-(experiments/2026-11-21_steady_head): distance strayed by 3.8 %, people's by 1.3 %, and the head's
-jitter was above theirs; turns of 40 degrees came, where one portrait shows no face.
+All that is mended after the model, alike offline (here) and live (``realtime.py``). Measured on
+pictures (experiments/2026-11-21_steady_head): distance strayed by 3.8 %, people's by 1.3 %, and the
+head's jitter was above theirs; turns of 40 degrees came, where one portrait shows no face.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from vasa_jax.core.types import MOTION_INDEX, Controls
+from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.wishes import distance_to_log_scale
 
 ANGLES = [MOTION_INDEX[name] for name in ("yaw", "pitch", "roll")]
 PLACE = [MOTION_INDEX[name] for name in ("tx", "ty", "log_scale")]
 HELD = 0.8  # share of the slow part of the place that is taken away
 FARTHEST = np.radians([25.0, 18.0, 15.0]).astype(np.float32)  # of ANGLES, approached, not reached
+SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
 FOLLOW = 0.85  # share of its way to the model's angles that the head covers in a frame
 
 
@@ -30,6 +33,32 @@ def held_place(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
     goal = np.stack([nothing, nothing, distance_to_log_scale(ratio)], -1)
     weight = np.stack([nothing, nothing, on], -1)
     return goal, np.maximum(weight, np.float32(HELD))
+
+
+def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
+    """Motion whose slow part of gaze and place is what was asked for, or near the portrait's own.
+
+    The model was asked through its condition token, too, and what it adds at higher frequency
+    (saccades, sway) stays; this only removes a lasting offset from the number the user gave.
+    """
+    out = np.array(motion_TM, np.float32)
+    wanted: tuple[tuple[Any, np.ndarray, np.ndarray], ...] = (
+        (GAZE, np.asarray(controls.gaze), np.asarray(controls.gaze_on)[:, None]),
+        (PLACE, *held_place(controls)),
+    )
+    for columns, target, on in wanted:
+        if np.any(on):
+            gap = target - _slow(out[:, columns])
+            out[:, columns] += gap * on
+    return out
+
+
+def _slow(x_TC: np.ndarray) -> np.ndarray:
+    """Each column without what is faster than ``SETTLE_SECONDS``; both ends are held."""
+    half = int(SETTLE_SECONDS * FPS / 2)
+    padded = np.pad(x_TC, [(half, half), (0, 0)], mode="edge")
+    total = np.cumsum(np.concatenate([np.zeros((1, x_TC.shape[1])), padded]), axis=0)
+    return (total[2 * half + 1 :] - total[: -2 * half - 1]) / (2 * half + 1)
 
 
 def calm(motion_TM: np.ndarray, before_3: np.ndarray | None = None) -> np.ndarray:

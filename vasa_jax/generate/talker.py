@@ -27,35 +27,30 @@ import jax
 import numpy as np
 from PIL import Image
 
-from vasa_jax.checkpoint.release import Release, load_release
-from vasa_jax.core import config as configs
+from vasa_jax.checkpoint.release import Release
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.programs import Program
-from vasa_jax.core.types import FPS, GAZE, SAMPLE_RATE_HZ, Controls
+from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import align
-from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, from_uint8, to_uint8
+from vasa_jax.face.autoencoder import Appearance, from_uint8
 from vasa_jax.face.finder import Face, FaceFinder
 from vasa_jax.face.fit import FaceFit, fit_portrait
-from vasa_jax.face.head import head_from_arrays
 from vasa_jax.generate.blinks import add_blinks
-from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.generate.engine import engine_for
 from vasa_jax.generate.offline import (
-    GenerateDefaults,
     generate_motion,
     roll_chunk,
     speech_features,
 )
 from vasa_jax.generate.rolling import SAMPLERS
-from vasa_jax.generate.steady import PLACE, calm, held_place
+from vasa_jax.generate.steady import calm, settle
 from vasa_jax.generate.wishes import Wishes
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
-from vasa_jax.motion.latents import MotionStats
 from vasa_jax.provenance.payload import Payload
 from vasa_jax.provenance.watermark import Marker
 
 if TYPE_CHECKING:
-    from vasa_jax.generate.realtime import LiveConfig, LiveEngine, LiveStream
+    from vasa_jax.generate.realtime import LiveConfig, LiveStream
 
 Path = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]  # "motion" or "render", done, in all
@@ -64,7 +59,6 @@ MAX_SIDE = 1920  # of the full picture; larger ones make videos that players ref
 MIN_SECONDS = 0.2
 RENDER_BATCH = 4
 RENDER_AHEAD = 2  # batches computed at the same time
-SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
@@ -83,54 +77,6 @@ class _CompileCounter:
 @functools.cache
 def _compile_counter() -> _CompileCounter:
     return _CompileCounter()
-
-
-class Engine:
-    """A release on the device, with its compiled functions; shared by talkers."""
-
-    def __init__(self, release: Release):
-        self.release = release
-        missing = [part for part in ("face", "motion", "head") if part not in release.params]
-        if missing:
-            raise UserError(f"release {release.name} has no {missing[0]} weights; build it again")
-        self.motion_config = _stage_config(MotionModelConfig, release.config, "motion")
-        face_config = _stage_config(FaceConfig, release.config, "face")
-        self.defaults = configs.from_json(GenerateDefaults, release.config.get("generate", {}))
-        self.stats = MotionStats.from_json(_motion_stats(release.stats))
-        self.head = head_from_arrays(release.params["head"])
-        self.autoencoder = FaceAutoencoder(face_config, self.head)
-        self.face_params = jax.device_put(release.params["face"])
-        self.motion_params = jax.device_put(release.params["motion"])
-        # What samples unless somebody asks for a sampler: the few-step student if there is one.
-        self.quick_params, self.quick_defaults = self.motion_params, self.defaults
-        if "student" in release.params:
-            self.quick_params = jax.device_put(release.params["student"])
-            self.quick_defaults = configs.from_json(
-                GenerateDefaults, release.config["student"]["generate"]
-            )
-        self.render = Program(self._render, closed_over=(face_config, self.autoencoder.classes))
-        self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
-
-    @property
-    def size(self) -> int:
-        """Side of the model's square in px."""
-        return self.autoencoder.cfg.size
-
-    def _render(self, params: Any, head: Any, appearance: Appearance, motion_BM: Any) -> Any:
-        return to_uint8(self.autoencoder.render(params, appearance, motion_BM, head=head))
-
-
-_engines: dict[str, Engine] = {}
-
-
-def engine_for(release: Release | Path) -> Engine:
-    """The engine of a release; the last one is kept, so that a second portrait starts at once."""
-    if not isinstance(release, Release):
-        release = load_release(os.fspath(release))
-    if release.sha256 not in _engines:
-        _engines.clear()
-        _engines[release.sha256] = Engine(release)
-    return _engines[release.sha256]
 
 
 class Talker:
@@ -409,32 +355,6 @@ class Talker:
         }
 
 
-def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
-    """Motion whose slow part of gaze and place is what was asked for, or near the portrait's own.
-
-    The model was asked through its condition token, too, and what it adds at higher frequency
-    (saccades, sway) stays; this only removes a lasting offset from the number the user gave.
-    """
-    out = np.array(motion_TM, np.float32)
-    wanted: tuple[tuple[Any, np.ndarray, np.ndarray], ...] = (
-        (GAZE, np.asarray(controls.gaze), np.asarray(controls.gaze_on)[:, None]),
-        (PLACE, *held_place(controls)),
-    )
-    for columns, target, on in wanted:
-        if np.any(on):
-            gap = target - _slow(out[:, columns])
-            out[:, columns] += gap * on
-    return out
-
-
-def _slow(x_TC: np.ndarray) -> np.ndarray:
-    """Each column without what is faster than ``SETTLE_SECONDS``; both ends are held."""
-    half = int(SETTLE_SECONDS * FPS / 2)
-    padded = np.pad(x_TC, [(half, half), (0, 0)], mode="edge")
-    total = np.cumsum(np.concatenate([np.zeros((1, x_TC.shape[1])), padded]), axis=0)
-    return (total[2 * half + 1 :] - total[: -2 * half - 1]) / (2 * half + 1)
-
-
 def _as_picture(portrait: Path | np.ndarray) -> np.ndarray:
     if not isinstance(portrait, np.ndarray):
         return read_image(portrait)
@@ -470,22 +390,3 @@ def _as_speech(samples: np.ndarray) -> np.ndarray:
         seconds = len(samples) / SAMPLE_RATE_HZ
         raise UserError(f"the sound lasts {seconds:.2f} s; give at least {MIN_SECONDS} s")
     return samples.astype(np.float32, copy=False)
-
-
-def _stage_config(cls: type, config: Mapping[str, Any], stage: str) -> Any:
-    """The net's config from a stage's resolved training config, or given alone."""
-    try:
-        table = config[stage]
-    except KeyError:
-        raise UserError(f"the release's config.json has no {stage!r} part") from None
-    return configs.from_json(cls, table.get("model", table))
-
-
-def _motion_stats(stats: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The table of motion statistics, wherever the stages put it."""
-    table: Any = stats
-    while isinstance(table, Mapping) and "names" not in table:
-        table = table.get("motion")
-    if table is None:
-        raise UserError("the release's stats.json has no motion statistics")
-    return table

@@ -38,7 +38,8 @@ async def decode_portrait(data: bytes, *, max_side: int) -> np.ndarray:
         stderr=asyncio.subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     try:
-        out, _ = await asyncio.wait_for(child.communicate(data), WALL_S)
+        async with asyncio.timeout(WALL_S):
+            out, _ = await child.communicate(data)
     except TimeoutError:
         raise UserError("the picture takes too long to read; save it smaller") from None
     finally:

@@ -105,7 +105,8 @@ class Peer:
     async def close(self) -> None:
         """Ends both tracks and frees the ports."""
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._connection.close(), 5.0)
+            async with asyncio.timeout(5.0):
+                await self._connection.close()
 
     def _meet(self, track: Any) -> None:
         if track.kind == "audio" and not self._microphone.done():

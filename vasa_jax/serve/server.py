@@ -28,8 +28,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core.errors import UserError
+from vasa_jax.generate.engine import Engine, engine_for
 from vasa_jax.generate.realtime import LiveConfig, live_engine
-from vasa_jax.generate.talker import Engine, Talker, engine_for
+from vasa_jax.generate.talker import Talker
 from vasa_jax.provenance.consent import EXAMPLE_CONSENT, checked_consent
 from vasa_jax.serve import protocol, rtc
 from vasa_jax.serve.decoding import decode_portrait
@@ -223,7 +224,8 @@ class LiveServer:
             raise Refused("bad_request", "the picture is too large a file; 12 MB at most")
         consent = self._consent(request)
         try:
-            data = await asyncio.wait_for(request.read(), self.cfg.upload_s)
+            async with asyncio.timeout(self.cfg.upload_s):
+                data = await request.read()
         except TimeoutError:
             raise Refused("bad_request", "the upload took too long") from None
         except web.HTTPRequestEntityTooLarge:
@@ -317,7 +319,8 @@ class LiveServer:
 
     async def _start(self, socket: web.WebSocketResponse) -> Session:
         try:
-            message = await asyncio.wait_for(socket.receive(), START_S)
+            async with asyncio.timeout(START_S):
+                message = await socket.receive()
         except TimeoutError:
             raise Refused("bad_request", "no start message came") from None
         if message.type != WSMsgType.TEXT:
@@ -355,11 +358,11 @@ class LiveServer:
 async def _part(socket: web.WebSocketResponse, code: str, message: str) -> None:
     """The last message, and the end; a client that is gone or does not read gets neither."""
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(
-            socket.send_json({"type": "error", "code": code, "message": message}), 1.0
-        )
+        async with asyncio.timeout(1.0):
+            await socket.send_json({"type": "error", "code": code, "message": message})
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(socket.close(code=WSCloseCode.POLICY_VIOLATION), 2.0)
+        async with asyncio.timeout(2.0):
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION)
 
 
 @web.middleware

@@ -265,7 +265,8 @@ class Session:
 
     async def _send(self, message: bytes) -> None:
         try:
-            await asyncio.wait_for(self._socket.send_bytes(message), SEND_S)
+            async with asyncio.timeout(SEND_S):
+                await self._socket.send_bytes(message)
         except TimeoutError:
             raise Refused("too_slow", "the client does not read what it gets") from None
         self._bytes += len(message)
