@@ -351,7 +351,6 @@ def _refine(
         return there if score_at(there) > score_at(here) + _WORTH else here
 
     at: tuple[float, ...] = (pitch, pitch, 0.0, 0.0)
-    score_at(at)
     first = -math.inf
     for scale in (*_CLIMBS * [1.0], 0.5, 0.25):  # a climb that leads nowhere costs nothing
         y, x = step_y * scale, step_x * scale

@@ -153,19 +153,15 @@ def generator_terms(
     # Both show the source's pose; the source's mask is theirs, too.
     posed = on_foreground(passes.posed, source.mask)
     acted = on_foreground(passes.acted, source.mask)
+    distance = functools.partial(
+        feature_distance, nets.vgg, vgg_weights,
+        scales=cfg.scales, finest=cfg.finest_scale, remat=cfg.remat,
+    )  # fmt: skip
     terms: dict[str, jax.Array] = {}
     if cfg.l1:
         terms["l1"] = weighted_l1(passes.driven, driver.image, driver.mask).mean()
     if cfg.perceptual:
-        terms["perceptual"] = feature_distance(
-            nets.vgg,
-            vgg_weights,
-            driven,
-            target,
-            scales=cfg.scales,
-            finest=cfg.finest_scale,
-            remat=cfg.remat,
-        ).mean()
+        terms["perceptual"] = distance(driven, target).mean()
     if cfg.face:
         terms["face"] = identity_distance(
             nets.embed, passes.driven, driver.image, scene.driver_landmarks
@@ -177,15 +173,7 @@ def generator_terms(
     if cfg.transfer:
         terms["transfer"] = weighted_l1(passes.posed, passes.acted, source.mask).mean()
         if nets.vgg is not None:
-            terms["transfer"] += feature_distance(
-                nets.vgg,
-                vgg_weights,
-                posed,
-                acted,
-                scales=cfg.scales,
-                finest=cfg.finest_scale,
-                remat=cfg.remat,
-            ).mean()
+            terms["transfer"] += distance(posed, acted).mean()
     if cfg.cross_identity:
         terms["cross_identity"] = identity_distance(
             nets.embed, passes.crossed, source.image, scene.crossed_landmarks,
