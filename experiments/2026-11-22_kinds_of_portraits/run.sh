@@ -9,15 +9,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import vasa_jax
 from vasa_jax.core.errors import UserError
+from vasa_jax.face.align import extract
 from vasa_jax.io.audio import read_audio
+from vasa_jax.io.image import contact_sheet, write_image
 
 media, target = Path(sys.argv[1]), sys.argv[2]
 speech = read_audio(media / "speech" / "english_male.mp3")[: 6 * 16_000]
-release, side, rows = vasa_jax.load_release("lite"), 144, []
+release, rows = vasa_jax.load_release("lite"), []
 names = "067 077 079 082 083 050 051 080 302 081 303 301".split()
 for seed, name in enumerate(names):
     try:
@@ -26,14 +27,10 @@ for seed, name in enumerate(names):
         print(f"{name}: refused: {error}", flush=True)
         continue
     frames = list(talker.generate(speech, seed=seed, frame="crop"))
-    given = Image.fromarray(np.asarray(talker.image)).crop(
-        tuple(round(v) for v in (*talker.crop.corner, *(c + talker.crop.size for c in talker.crop.corner)))
-    )
-    shown = [given, *(Image.fromarray(frames[i]) for i in np.linspace(12, len(frames) - 12, 6).astype(int))]
-    rows.append(np.concatenate([np.asarray(s.resize((side, side), Image.Resampling.LANCZOS)) for s in shown], 1))
+    given = extract(talker.image, talker.crop, frames[0].shape[0])
+    rows.append([given, *(frames[i] for i in np.linspace(12, len(frames) - 12, 6).astype(int))])
     print(f"{name}: {len(frames)} frames", flush=True)
 half = -(-len(rows) // 2)
-rows += [np.full_like(rows[0], 255)] * (2 * half - len(rows))
-sheet = np.concatenate([np.concatenate(rows[:half]), np.concatenate(rows[half:])], 1)
-Image.fromarray(sheet).save(target, quality=86)
+pairs = [rows[i] + (rows[i + half] if i + half < len(rows) else []) for i in range(half)]
+write_image(target, contact_sheet(pairs, cell=144))
 PY
