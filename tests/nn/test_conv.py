@@ -22,8 +22,20 @@ def test_group_norm_equals_flax(x):
     )
 
 
-def test_cpu_convolution_has_the_gradients_of_the_plain_one(x):
-    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 12, 5)), jnp.float32)
+@pytest.mark.parametrize(
+    ("shape", "outputs", "size"),
+    [
+        ((2, 8, 6, 12), 5, (3, 3)),
+        ((1, 36, 200, 4), 3, (3, 3)),  # several blocks of rows
+        ((2, 7, 6, 40), 3, (3, 3)),  # few outputs: columns of the gradient
+        ((2, 7, 6, 40), 2, (5, 1)),
+        ((2, 5, 9, 3), 4, (1, 5)),
+    ],
+)
+def test_cpu_convolution_has_the_gradients_of_the_plain_one(shape, outputs, size):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*size, shape[-1], outputs)), jnp.float32)
 
     def loss(f):
         return lambda x, k: jnp.sum(jnp.sin(f(x, k)))
@@ -31,7 +43,14 @@ def test_cpu_convolution_has_the_gradients_of_the_plain_one(x):
     ours = jax.grad(loss(conv._cpu_conv), argnums=(0, 1))(x, kernel)
     plain = jax.grad(loss(conv._plain_conv), argnums=(0, 1))(x, kernel)
     for a, b in zip(ours, plain, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+def test_convolution_of_few_cells_equals_the_plain_one(x):
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(3, 5, 12, 5)), jnp.float32)
+    np.testing.assert_allclose(
+        conv.conv_few_cells(x, kernel), conv._plain_conv(x, kernel), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_conv3d_equals_the_native_one():

