@@ -100,7 +100,7 @@ def from_view(points_N3: jax.Array, pose: Pose) -> jax.Array:
 def to_canonical(posed_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> jax.Array:
     """Rigid, then non-rigid sampling of one posed volume into canonical space."""
     grid = volume_grid(*posed_ZYXC.shape[:3])
-    rigid = sample_volume(posed_ZYXC, to_view(grid, pose))
+    rigid = stored(sample_volume(posed_ZYXC, to_view(grid, pose)))
     return sample_volume(rigid, grid + offset_ZYX3)
 
 

@@ -17,7 +17,7 @@ from vasa_jax.face.rigid import rigid_grid
 from vasa_jax.face.volume_encoders import MAP, channels_from_volume
 from vasa_jax.nn.conv import Conv, Conv3D, GroupNorm, upsample_nearest
 from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise, mean_pool
-from vasa_jax.nn.warp import sample_volumes, volume_grid
+from vasa_jax.nn.warp import sample_volumes, stored, volume_grid
 
 
 class WarpGenerator(nn.Module):
@@ -55,7 +55,7 @@ def to_canonical(
     """Source to canonical by two samplings, never one of summed grids: rigid, then non-rigid."""
     _, z, y, x, _ = posed_BZYXC.shape
     shape = (z, y, x)
-    upright = sample_volumes(posed_BZYXC, rigid_grid(view_from_canonical_B34, shape))
+    upright = stored(sample_volumes(posed_BZYXC, rigid_grid(view_from_canonical_B34, shape)))
     return sample_volumes(upright, volume_grid(*shape)[None] + offset_BZYX3)
 
 
@@ -65,7 +65,7 @@ def from_canonical(
     """Canonical to driver, the reverse order: non-rigid, then rigid."""
     _, z, y, x, _ = volume_BZYXC.shape
     shape = (z, y, x)
-    moved = sample_volumes(volume_BZYXC, volume_grid(*shape)[None] + offset_BZYX3)
+    moved = stored(sample_volumes(volume_BZYXC, volume_grid(*shape)[None] + offset_BZYX3))
     return sample_volumes(moved, rigid_grid(canonical_from_view_B34, shape))
 
 
