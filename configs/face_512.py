@@ -40,6 +40,7 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             log_every=50, picture_every=1000, evaluate_every=5000, checkpoint_every=5000
         ),
         batch=16,
+        one_by_one=True,
     )  # fmt: skip
     if variant == "base":
         return base
@@ -96,5 +97,6 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
                 log_every=10, picture_every=100, evaluate_every=100, checkpoint_every=100
             ),
             batch=2,
+            one_by_one=False,
         )  # fmt: skip
     raise ValueError(f"face_512 has the variants base, smoke and overfit, not {variant!r}")

@@ -72,6 +72,19 @@ def test_gaze_in_the_camera_frame_survives_a_turned_head():
     np.testing.assert_allclose(back, gaze, atol=1e-5)
 
 
+def test_the_similarity_of_a_frontal_face_in_closed_form():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(20, 3)).astype(np.float32) * 5
+    roll, shift, scale = 0.3, np.array([0.1, -0.2]), 0.07
+    turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    target = scale * (points[:, :2] * [1, -1]) @ turn.T + shift
+    target[0] += 9.0  # counts for nothing
+    weight = rng.uniform(0.5, 1.5, 20)
+    weight[0] = 0.0
+    found = fit.frontal_similarity(*(jnp.asarray(x, jnp.float32) for x in (points, target, weight)))
+    np.testing.assert_allclose(found, [roll, *shift, scale], atol=1e-5)
+
+
 def test_fit_recovers_pose_and_mouth_of_a_projected_head(head):
     rng = np.random.default_rng(0)
     truth = motion(

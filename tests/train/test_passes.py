@@ -75,9 +75,9 @@ def world():
                  jnp.ones(3))  # fmt: skip
 
 
-def passes_of(defect=None):
-    scene = world()
-    return render_passes(Painter(), defect, scene.source, scene.driver, jax.random.key(0))
+def passes_of(defect=None, **options):
+    scene, key = world(), jax.random.key(0)
+    return render_passes(Painter(), defect, scene.source, scene.driver, key, **options)
 
 
 def terms_of(passes):
@@ -98,8 +98,9 @@ def test_stacking_for_one_call_keeps_versions_and_examples_apart():
     np.testing.assert_array_equal(back[1], b)
 
 
-def test_every_pass_shows_whom_where_and_what_it_should():
-    p = passes_of()
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_every_pass_shows_whom_where_and_what_it_should(one_by_one):
+    p = passes_of(one_by_one=one_by_one)
     o = np.array([1, 2, 0])  # the other pair
     wanted = {
         "driven": (WHO, POSE_D, ACT_D), "crossed": (WHO, POSE_D[o], ACT_D[o]),

@@ -173,9 +173,15 @@ def _bounds(expression: jax.Array) -> jax.Array:
     return 25.0 * jnp.concatenate([jnp.minimum(expression, 0.0), jnp.maximum(expression - 1.0, 0)])
 
 
-def _start(lm_head: Head, target_L2: jax.Array, weight_L: jax.Array) -> jax.Array:
-    """Similarity of the neutral face onto the landmarks: roll (rad), cx, cy, s."""
-    p = jnp.asarray(lm_head.base)[:, :2] * jnp.array([1.0, -1.0])
+def frontal_similarity(
+    points_L3: jax.Array, target_L2: jax.Array, weight_L: jax.Array
+) -> jax.Array:
+    """Roll (rad), cx, cy, s that put a face seen from the front onto landmarks, in closed form.
+
+    ``points_L3`` in cm of the head's frame, y up; ``target_L2`` in [-1, 1] of the crop, y down.
+    Least weighted squares over turn, scale and shift in the plane.
+    """
+    p = points_L3[:, :2] * jnp.array([1.0, -1.0])
     w = weight_L[:, None] / weight_L.sum()
     mp, mt = (w * p).sum(0), (w * target_L2).sum(0)
     a, b = p - mp, target_L2 - mt
@@ -217,7 +223,7 @@ def _fit_portrait(lm_head: Head, target_L2, weight_L, iterations: int = ITERATIO
     def rigid_only(y):
         return residual(jnp.concatenate([y, jnp.zeros(k + 45 + 2)]))[: 2 * 478]
 
-    s = _start(lm_head, target_L2, weight_L)
+    s = frontal_similarity(jnp.asarray(lm_head.base), target_L2, weight_L)
     y0 = jnp.stack([jnp.float32(0), jnp.float32(0), s[0], s[1], s[2], s[3] * 10])
     y = _solve(rigid_only, y0, 8)
     x = _solve(residual, jnp.concatenate([y, jnp.zeros(k + 45 + 2)]), iterations)
@@ -242,7 +248,7 @@ def _fit_frames(lm_head: Head, identity, start_y, target_TL2, weight_L, iteratio
                 [gap.ravel() / 3.0, expression * prior, _bounds(expression), eye * 1.5]
             )
 
-        s = _start(lm_head, target_L2, weight_L)
+        s = frontal_similarity(jnp.asarray(lm_head.base), target_L2, weight_L)
         y0 = jnp.stack([start_y[0], start_y[1], s[0], s[1], s[2], s[3] * 10])
         x = _solve(residual, jnp.concatenate([y0, jnp.zeros(47)]), iterations)
         return x[:3], x[3:6] * jnp.array([1, 1, 0.1]), jnp.clip(x[6:51], 0, 1), x[51:53]

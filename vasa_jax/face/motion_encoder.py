@@ -35,6 +35,7 @@ from vasa_jax.face.fit import (
     OVAL,
     camera_gaze,
     fit_portrait,
+    frontal_similarity,
     landmark_head,
 )
 from vasa_jax.face.head import Head
@@ -124,16 +125,9 @@ def align_head(
     """
     points, target, w = points_L3[anchor.index], target_L2[anchor.index], anchor.weight[:, None]
     pivot = jnp.array(heads.PIVOT_CM)
-    flat = points[:, :2] * jnp.array([1.0, -1.0])
-    mp, mt = (w * flat).sum(0), (w * target).sum(0)
-    a, b = flat - mp, target - mt
-    re = (w * a * b).sum()
-    im = (w[:, 0] * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])).sum()
-    size, roll = jnp.hypot(re, im) / (w * a * a).sum(), jnp.arctan2(im, re)
-    rot = heads.rotation(0.0 * roll, 0.0 * roll, roll)
-    turned = jnp.stack([jnp.cos(roll) * mp[0] - jnp.sin(roll) * mp[1],
-                        jnp.sin(roll) * mp[0] + jnp.cos(roll) * mp[1]])  # fmt: skip
-    placement = jnp.concatenate([mt - size * turned, size[None]])
+    start = frontal_similarity(points, target, anchor.weight)
+    rot = heads.rotation(0.0 * start[0], 0.0 * start[0], start[0])
+    placement = start[1:]
 
     def body(carry: tuple[jax.Array, jax.Array], _: None):
         rot, placement = carry

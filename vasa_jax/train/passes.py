@@ -103,9 +103,20 @@ def render_driven(
 
 
 def render_passes(
-    model: Renderer, params: Any, source: Frames, driver: Frames, key: jax.Array
+    model: Renderer,
+    params: Any,
+    source: Frames,
+    driver: Frames,
+    key: jax.Array,
+    *,
+    one_by_one: bool = False,
 ) -> Passes:
-    """All passes of a training step; ``key`` is for dropout on the codes of real frames."""
+    """All passes of a training step; ``key`` is for dropout on the codes of real frames.
+
+    ``one_by_one`` decodes the five pictures of an example in a loop instead of in one batch: the
+    same numbers, with what a block computes kept for one picture at a time. The loop is over
+    passes, never over examples, so a batch split over devices stays split.
+    """
     both = together(source, driver)
     z_both = model.dynamics(params, both.face, dropout=key)
     of_both = model.encode(params, both.image, both.mask, both.pose, z_both)
@@ -119,8 +130,12 @@ def render_passes(
         "posed": (of_d, source.pose, z_d),
         "acted": (of_s, source.pose, z_d),
     }
-    rendered = model.decode(params, *together(*pictures.values()))
-    shown = dict(zip(pictures, apart(rendered, len(pictures)), strict=True))
+    if one_by_one:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pictures.values())
+        rendered = list(jax.lax.map(lambda each: model.decode(params, *each), stacked))
+    else:
+        rendered = apart(model.decode(params, *together(*pictures.values())), len(pictures))
+    shown = dict(zip(pictures, rendered, strict=True))
 
     read = ("driven", "crossed", "turned")
     images = together(*(shown[name] for name in read))

@@ -95,6 +95,7 @@ class VolumetricTrainConfig:
     discriminator_optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
     batch: int = 16
+    one_by_one: bool = False  # the five pictures of an example in a loop: less memory
     head: str = ""  # path of the reduced head; empty: <data.folder>/head.npz
     initial: str = ""  # run folder whose weights start this one
 
@@ -309,7 +310,9 @@ class VolumetricTask:
         self, params: Any, judge: Any, scene: Scene, step: jax.Array, key: jax.Array, vgg: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
         """Weighted sum, its terms, and the driven pictures on their foreground."""
-        passes = render_passes(self.model, params, scene.source, scene.driver, key)
+        passes = render_passes(
+            self.model, params, scene.source, scene.driver, key, one_by_one=self.cfg.one_by_one
+        )
         terms = generator_terms(self.cfg.loss, self.nets, vgg, scene, passes)
         fake = on_foreground(passes.driven, scene.driver.mask)
         if self.cfg.loss.adversarial or self.cfg.loss.feature_matching:
