@@ -26,7 +26,8 @@ from vasa_jax.face.renderer import (
     from_canonical,
     to_canonical,
 )
-from vasa_jax.nn.warp import image_grid, stored
+from vasa_jax.nn.stored import stored
+from vasa_jax.nn.warp import image_grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

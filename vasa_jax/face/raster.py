@@ -22,7 +22,8 @@ from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.lashes import lash_line
-from vasa_jax.nn.warp import image_grid, sample_image, stored
+from vasa_jax.nn.stored import stored
+from vasa_jax.nn.warp import image_grid, sample_image
 
 WINDOWS = (8, 14, 24)  # pixels at 256 per size class; faces up to 1.6 times the usual size
 FRONT_SHARE = (0.8, 0.78, 0.66)  # most of each class that ever faces the viewer at once (measured)

@@ -24,7 +24,8 @@ from vasa_jax.nn.conv import (
     space_to_depth,
     upsample_nearest,
 )
-from vasa_jax.nn.warp import sample_volume, stored, volume_grid
+from vasa_jax.nn.stored import stored
+from vasa_jax.nn.warp import sample_volume, volume_grid
 
 BOX_CM = 1.15 * HEAD_WIDTH_CM  # half side of the canonical cube around the head's origin
 

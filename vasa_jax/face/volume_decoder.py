@@ -17,7 +17,8 @@ from vasa_jax.face.rigid import rigid_grid
 from vasa_jax.face.volume_encoders import MAP, channels_from_volume
 from vasa_jax.nn.conv import Conv, Conv3D, GroupNorm, upsample_nearest
 from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise, mean_pool
-from vasa_jax.nn.warp import sample_volumes, stored, volume_grid
+from vasa_jax.nn.stored import stored
+from vasa_jax.nn.warp import sample_volumes, volume_grid
 
 
 class WarpGenerator(nn.Module):

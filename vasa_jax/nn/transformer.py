@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.nn.attention import SelfAttention
+from vasa_jax.nn.stored import stored_gradient
 
 
 class Block(nn.Module):
@@ -36,9 +37,11 @@ class Block(nn.Module):
         # learns faster at short budgets than gates that start at zero.
         table = self.param("modulation", _modulation_init, (6, width))
         m = (modulation_B6D + table[None]).astype(self.dtype)[:, :, None, :]
+        x_BLD = stored_gradient(x_BLD)
         h = _norm(x_BLD) * (1 + m[:, 1]) + m[:, 0]
         attention = SelfAttention(self.num_heads, dtype=self.dtype, name="attention")
         x_BLD = x_BLD + m[:, 2] * attention(h, valid_BL=valid_BL, position_L=position_L)
+        x_BLD = stored_gradient(x_BLD)
         h = _norm(x_BLD) * (1 + m[:, 4]) + m[:, 3]
         h = nn.Dense(int(self.mlp_ratio * width), dtype=self.dtype, name="mlp_in")(h)
         h = nn.Dense(width, dtype=self.dtype, name="mlp_out")(nn.gelu(h))

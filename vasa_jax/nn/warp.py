@@ -20,20 +20,6 @@ def _cell(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.A
     return i, jnp.minimum(i + 1, size - 1), fraction
 
 
-def stored(x: jax.Array) -> jax.Array:
-    """The same numbers, and on a CPU certainly in memory before anybody gathers from them.
-
-    XLA:CPU drops ``optimization_barrier`` before it fuses, and computes what a gather reads anew
-    for every number that the gather gives. A product with the identity is exact and not fused.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.lax.optimization_barrier(x)
-    channels = x.shape[-1]
-    flat = jax.lax.optimization_barrier(x.reshape(-1, channels))
-    same = jnp.matmul(flat, jnp.eye(channels, dtype=x.dtype), precision="highest")
-    return jax.lax.optimization_barrier(same).reshape(x.shape)
-
-
 def _take(rows_NC: jax.Array, index: jax.Array) -> jax.Array:
     """Rows at an index that ``_cell`` has clamped: nothing is left to be checked.
 
