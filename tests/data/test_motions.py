@@ -8,8 +8,10 @@ import pytest
 
 from vasa_jax.audio.features import FeatureConfig
 from vasa_jax.core.types import MOTION_INDEX, SAMPLES_PER_FRAME
-from vasa_jax.data import motions
-from vasa_jax.data.motions import AugmentConfig, MotionCorpus, MotionDataConfig, MotionWindows
+from vasa_jax.data import acted, motions
+from vasa_jax.data.augment import AugmentConfig, sound_at
+from vasa_jax.data.corpus import MotionCorpus, write_shard
+from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 
 CLEAN = AugmentConfig(gain_db=0, noise=0, tilt=0, band=0, reverb=0, saturate=0, speed=0)
 JAW = MOTION_INDEX["jawOpen"]
@@ -24,7 +26,7 @@ def windows(corpus: MotionCorpus, augment: AugmentConfig, batch: int = 4) -> Mot
 def test_sound_and_motion_stay_together_at_any_speed(speed):
     """The toy's jaw opens with the loudness, so the two must correlate best at no lag."""
     augment = dataclasses.replace(CLEAN, speed=1.0, speed_range=(speed, speed))
-    made = windows(MotionCorpus.of(motions.toy_clips()), augment, batch=16)
+    made = windows(MotionCorpus.of(acted.toy_clips()), augment, batch=16)
     scores = np.zeros(5)
     for step in range(4):
         batch = made.batch(step)
@@ -47,7 +49,7 @@ def test_speed_moves_motion_between_frames_linearly():
 
 def test_sound_outside_the_clip_is_silent():
     samples = np.full(10 * SAMPLES_PER_FRAME, 16384, np.int16)
-    sound = motions._sound_at(samples, -5, 20, 1.0)
+    sound = sound_at(samples, -5, 20, 1.0)
     assert len(sound) == 20 * SAMPLES_PER_FRAME
     assert np.all(sound[: 5 * SAMPLES_PER_FRAME] == 0)
     assert np.all(sound[-5 * SAMPLES_PER_FRAME :] == 0)
@@ -57,7 +59,7 @@ def test_sound_outside_the_clip_is_silent():
 
 
 def test_held_out_clips_are_the_end_of_the_folder_and_never_trained():
-    corpus = MotionCorpus.of(motions.toy_clips(count=20))
+    corpus = MotionCorpus.of(acted.toy_clips(count=20))
     train, held = corpus.split(0.1)
     assert [id(c) for c in held.clips] == [id(c) for c in corpus.clips[18:]]
     assert [id(c) for c in train.clips] == [id(c) for c in corpus.clips[:18]]
@@ -66,7 +68,7 @@ def test_held_out_clips_are_the_end_of_the_folder_and_never_trained():
 
 def test_every_folder_keeps_its_share_when_split(tmp_path):
     for name, count in (("a", 10), ("b", 40)):
-        motions.write_shard(tmp_path / name / "s.npz", motions.toy_clips(count=count, frames=60))
+        write_shard(tmp_path / name / "s.npz", acted.toy_clips(count=count, frames=60))
     folders = (str(tmp_path / "a"), str(tmp_path / "b"))
     train, held = MotionCorpus(folders, (0.8, 0.2)).split(0.1)
     assert (train.sizes, held.sizes) == ([9, 36], [1, 4])
@@ -76,7 +78,7 @@ def test_every_folder_keeps_its_share_when_split(tmp_path):
 
 
 def test_a_batch_is_a_function_of_its_step():
-    made = windows(MotionCorpus.of(motions.toy_clips()), AugmentConfig())
+    made = windows(MotionCorpus.of(acted.toy_clips()), AugmentConfig())
     a, b, other = made.batch(3), made.batch(3), made.batch(4)
     np.testing.assert_array_equal(a["features"], b["features"])
     assert not np.array_equal(a["features"], other["features"])
@@ -84,7 +86,7 @@ def test_a_batch_is_a_function_of_its_step():
 
 @pytest.mark.parametrize(("rows", "per"), [(slice(2, 4), 1), (slice(1, 3), 2), (slice(0, 1), 2)])
 def test_rows_made_alone_are_those_of_the_whole_batch(rows, per):
-    made = windows(MotionCorpus.of(motions.toy_clips()), AugmentConfig())
+    made = windows(MotionCorpus.of(acted.toy_clips()), AugmentConfig())
     made.cfg = dataclasses.replace(made.cfg, windows_per_clip=per)
     whole, some = made.batch(5), made.batch(5, rows)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(some), strict=True):

@@ -26,8 +26,9 @@ from vasa_jax.core.types import (
     Controls,
 )
 from vasa_jax.data import visemes
+from vasa_jax.data.acted import recognised_phonemes
+from vasa_jax.data.corpus import MotionClip, write_shard
 from vasa_jax.data.faces import example_head
-from vasa_jax.data.motions import MotionClip, recognised_phonemes, write_shard
 from vasa_jax.face import align
 from vasa_jax.face.finder import FaceTracker
 from vasa_jax.face.head import load_head

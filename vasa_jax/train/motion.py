@@ -21,7 +21,9 @@ import numpy as np
 import optax
 
 from vasa_jax.core.types import EXPRESSION, FPS, MOTION_INDEX, Controls
-from vasa_jax.data.motions import MotionCorpus, MotionDataConfig, MotionWindows, toy_clips
+from vasa_jax.data.acted import toy_clips
+from vasa_jax.data.corpus import MotionCorpus
+from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers, times
 from vasa_jax.diffusion.process import corrupt
 from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
