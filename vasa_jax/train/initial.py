@@ -33,6 +33,18 @@ def initial_weights(source: str, part: str, params: Any) -> Any:
     return found
 
 
+def initial_tables(source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``config.json`` and ``stats.json`` of a motion run, or those of a release's motion part."""
+    folder = Path(source)
+    if (folder / train_state.FOLDER).is_dir():
+        config, stats = (
+            json.loads((folder / name).read_text()) for name in ("config.json", "stats.json")
+        )
+        return config, stats
+    release = load_release(source)
+    return release.config["motion"], release.stats["motion"]
+
+
 def load_teacher(source: str, model: MotionModelConfig) -> tuple[Any, dict[str, Any]]:
     """Motion weights and the ``stats.json`` table of a run folder or release.
 
@@ -40,13 +52,7 @@ def load_teacher(source: str, model: MotionModelConfig) -> tuple[Any, dict[str, 
     """
     if not source:
         raise UserError("no teacher; name a motion run or release, as in --set teacher=lite")
-    if (Path(source) / train_state.FOLDER).is_dir():
-        config, stats = (
-            json.loads((Path(source) / name).read_text()) for name in ("config.json", "stats.json")
-        )
-    else:
-        release = load_release(source)
-        config, stats = release.config["motion"], release.stats["motion"]
+    config, stats = initial_tables(source)
     theirs = configs.to_json(configs.from_json(MotionModelConfig, config["model"]))
     ours = configs.to_json(model)
     wrong = [f"{name} is {theirs[name]}" for name in ours if ours[name] != theirs[name]]

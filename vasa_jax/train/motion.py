@@ -30,7 +30,7 @@ from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MOUTH, MotionStats
-from vasa_jax.train.initial import initial_weights
+from vasa_jax.train.initial import initial_tables, initial_weights
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
@@ -47,12 +47,23 @@ class MotionTrainConfig:
     optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
     past_noise: float = 0.1  # largest deviation of the noise on past motion, normalised units
-    stats: str = ""  # a stats.json whose statistics to keep; empty: those of the corpus
-    initial: str = ""  # run folder or release whose weights start this one (keep its stats too)
+    stats: str = ""  # a stats.json whose statistics to keep; empty: initial's, or the corpus's
+    initial: str = ""  # run folder or release whose weights start this one
     seed: int = 0
 
     def task(self) -> MotionTask:
         return MotionTask(self)
+
+
+def motion_stats(cfg: MotionTrainConfig, corpus: MotionCorpus) -> MotionStats:
+    """Weights only mean something with the statistics they were trained with: those come first."""
+    if cfg.stats:
+        table = json.loads(Path(os.path.expandvars(cfg.stats)).read_text())
+    elif cfg.initial:
+        _, table = initial_tables(cfg.initial)
+    else:
+        return corpus.stats()
+    return MotionStats.from_json(table["motion"])
 
 
 class MotionTask:
@@ -61,11 +72,7 @@ class MotionTask:
     def __init__(self, cfg: MotionTrainConfig):
         self.cfg = cfg
         self.corpus = corpus_of(cfg.data)
-        if cfg.stats:
-            table = json.loads(Path(os.path.expandvars(cfg.stats)).read_text())
-            self.motion_stats = MotionStats.from_json(table["motion"])
-        else:
-            self.motion_stats = self.corpus.stats()
+        self.motion_stats = motion_stats(cfg, self.corpus)
         self.windows, self.held_out = (
             MotionWindows(
                 cfg.data, corpus, cfg.model.features, window=cfg.model.window,
