@@ -116,6 +116,15 @@ class _Part(NamedTuple):
         return PARTS * self.looks * tail(self.score)
 
 
+class _Look(NamedTuple):
+    """One look at a geometry."""
+
+    score: float
+    geometry: Geometry
+    tile: np.ndarray  # as in ``Found``
+    chips: int
+
+
 def tail(score: float) -> float:
     """Right side of equation (2), at most 1: of one look."""
     return min(1.0, 0.25 * math.erfc(score / math.sqrt(2.0)) / math.erfc(1.0))
@@ -164,11 +173,9 @@ def find(picture: np.ndarray, *, key: bytes = PUBLIC_KEY, wide: bool = False) ->
         parts.append(_everywhere(grey, matcher, wide))
     pitch = min(parts, key=lambda part: part.alarms).pitch
     starts = len(EXPECTED_SCALES) + len(pitches(height, width, wide=wide)) * MOST_FOLDS
-    refined, score, geometry, tile, chips = _refine(grey, pitch, matcher, starts)
+    refined, found = _refine(grey, pitch, matcher, starts)
     best = min(*parts, refined, key=lambda part: part.alarms)
-    return Found(
-        score=score, looks=best.looks, alarms=best.alarms, geometry=geometry, tile=tile, chips=chips
-    )
+    return Found(looks=best.looks, alarms=best.alarms, **found._asdict())
 
 
 def _where_expected(grey: np.ndarray, matcher: _Matcher) -> _Part:
@@ -325,17 +332,15 @@ def _folded(
     return tile, int(np.count_nonzero(samples)) // 4
 
 
-def _refine(
-    grey: np.ndarray, pitch: float, matcher: _Matcher, starts: int
-) -> tuple[_Part, float, Geometry, np.ndarray, int]:
+def _refine(grey: np.ndarray, pitch: float, matcher: _Matcher, starts: int) -> tuple[_Part, _Look]:
     """The best look near a pitch, with the whole picture and both directions on their own.
 
     Pitches and half samples go together: a wrong pitch makes up for a phase between two samples.
     Returns the part (of the first round alone, whose looks can be counted) for a search that may
-    start at ``starts`` pitches, the best score, its geometry, tile of chips and number of chips.
+    start at ``starts`` pitches, and the best look of all rounds.
     """
     step_y, step_x = (pitch / max(1.0, n / pitch) for n in grey.shape)  # half a chip at the edges
-    seen: dict[tuple[float, ...], tuple[float, Geometry, np.ndarray, int]] = {}
+    seen: dict[tuple[float, ...], _Look] = {}
 
     def score_at(trial: tuple[float, ...]) -> float:
         if trial not in seen:
@@ -343,8 +348,8 @@ def _refine(
             scores = matcher(tile)
             y, x = divmod(int(scores.argmax()), SIDE)
             geometry = Geometry(trial[0], trial[1], y + trial[2], x + trial[3])
-            seen[trial] = float(scores[y, x]), geometry, _chips_at(tile, y, x), chips
-        return seen[trial][0]
+            seen[trial] = _Look(float(scores[y, x]), geometry, _chips_at(tile, y, x), chips)
+        return seen[trial].score
 
     def best_of(here: tuple[float, ...], trials: list[tuple[float, ...]]) -> tuple[float, ...]:
         there = max(trials, key=score_at)
@@ -356,6 +361,6 @@ def _refine(
         y, x = step_y * scale, step_x * scale
         at = best_of(at, [(at[0] + i * y, at[1] + j * x, *at[2:]) for i, j in _NEAR])
         at = best_of(at, [(*at[:2], i, j) for i, j in _LATE])
-        first = seen[at][0] if first == -math.inf else first
+        first = seen[at].score if first == -math.inf else first
     looks = starts * len(_NEAR) * len(_LATE) * SIDE**2
-    return _Part(first, looks, pitch), *seen[at]
+    return _Part(first, looks, pitch), seen[at]
