@@ -71,7 +71,7 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
         # Can this graph with all its losses say everything about two people? Nothing is made
         # harder than it is: no disguise, no dropout, exact geometry, one camera.
         known = dataclasses.replace(
-            optim, steps=3000, lr=1e-3, warmup=20, final_fraction=0.05, ema_decay=0.98
+            optim, steps=2400, lr=1e-3, warmup=20, final_fraction=0.05, ema_decay=0.98
         )
         return dataclasses.replace(
             base,

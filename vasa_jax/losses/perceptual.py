@@ -16,11 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.nn.conv import conv_few_cells, conv_same
+from vasa_jax.nn.conv import conv_same
 from vasa_jax.nn.residual import mean_pool
 
 VGG16_LAYERS = (2, 2, 3, 3, 3)  # convolutions before each pooling
-FEW_CELLS = 64  # of a map, up to which its convolution is one matrix product
 
 
 @functools.cache
@@ -62,8 +61,7 @@ def load_vgg16() -> tuple[Callable[[Any, jax.Array], list[jax.Array]], Any]:
             if depth:
                 x = nn.max_pool(x, (2, 2), (2, 2))
             for layer in (weights[f"Conv_{layers + k}"] for k in range(count)):
-                conv = conv_few_cells if x.shape[1] * x.shape[2] <= FEW_CELLS else conv_same
-                x = nn.relu(conv(x, layer["kernel"]) + layer["bias"].reshape(1, 1, 1, -1))
+                x = nn.relu(conv_same(x, layer["kernel"]) + layer["bias"].reshape(1, 1, 1, -1))
             layers += count
             found.append(x)
         return found

@@ -9,6 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# A map up to so large, of at least so many channels, is convolved by one matrix product on a CPU.
+FEW_CELLS, MANY_CHANNELS = 64, 256
+
 
 def space_to_depth(x_BYXC: jax.Array, factor: int) -> jax.Array:
     """(B, Y, X, C) -> (B, Y/f, X/f, f*f*C); the inverse of ``depth_to_space``."""
@@ -181,6 +184,17 @@ def _rows_per_block(height: int, width: int) -> int:
     return rows
 
 
+def _columns(x_BYXC: jax.Array, size: tuple[int, int], shape: tuple[int, int]) -> jax.Array:
+    """What each cell's kernel sees, (B Y X, size C) of a padded picture; Y X = ``shape``."""
+    (height, width), (y, x) = size, shape
+    taps = [x_BYXC[:, i : i + y, j : j + x] for i in range(height) for j in range(width)]
+    return jnp.concatenate(taps, -1).reshape(-1, height * width * x_BYXC.shape[-1])
+
+
+def _padded(x_BYXC: jax.Array, size: tuple[int, int]) -> jax.Array:
+    return jnp.pad(x_BYXC, ((0, 0), (size[0] // 2,) * 2, (size[1] // 2,) * 2, (0, 0)))
+
+
 def _kernel_gradient(x_BYXC: jax.Array, g_BYXO: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Gradient (size, C, O) of a same-size convolution's kernel, as matrix products.
 
@@ -191,30 +205,22 @@ def _kernel_gradient(x_BYXC: jax.Array, g_BYXO: jax.Array, size: tuple[int, int]
     b, y, x, c = x_BYXC.shape
     o = g_BYXO.shape[-1]
     height, width = size
-    margin = ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0))
-    taps = [(i, j) for i in range(height) for j in range(width)]
     dot = functools.partial(jax.lax.dot_general, dimension_numbers=(((0,), (0,)), ((), ())))
-    if o * len(taps) <= c:
-        padded = jnp.pad(g_BYXO, margin)
-        columns = jnp.concatenate(
-            [padded[:, height - 1 - i :][:, :y, width - 1 - j :][:, :, :x] for i, j in taps], -1
-        )
-        product = dot(x_BYXC.reshape(-1, c), columns.reshape(-1, len(taps) * o))
-        return product.reshape(c, height, width, o).transpose(1, 2, 0, 3)
-    padded, rows = jnp.pad(x_BYXC, margin), _rows_per_block(y, x)
+    if o * height * width <= c:
+        product = dot(x_BYXC.reshape(-1, c), _columns(_padded(g_BYXO, size), size, (y, x)))
+        # What a cell gives to its right neighbour's gradient comes from that one's left tap.
+        return product.reshape(c, height, width, o)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+    padded, rows = _padded(x_BYXC, size), _rows_per_block(y, x)
     blocks = y // rows
 
     def block(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
-        at, row = k // blocks, k % blocks * rows
-        part = jax.lax.dynamic_slice(
-            padded, (at, row, 0, 0), (1, rows + height - 1, x + width - 1, c)
-        )[0]
-        g = jax.lax.dynamic_slice(g_BYXO, (at, row, 0, 0), (1, rows, x, o)).reshape(-1, o)
-        columns = jnp.concatenate([part[i : i + rows, j : j + x] for i, j in taps], -1)
-        columns = columns.reshape(-1, len(taps) * c)
+        at = (k // blocks, k % blocks * rows, 0, 0)
+        part = jax.lax.dynamic_slice(padded, at, (1, rows + height - 1, x + width - 1, c))
+        g = jax.lax.dynamic_slice(g_BYXO, at, (1, rows, x, o)).reshape(-1, o)
+        columns = _columns(part, size, (rows, x))
         return total + dot(columns, g, preferred_element_type=jnp.float32), None
 
-    zero = jnp.zeros((len(taps) * c, o), jnp.float32)
+    zero = jnp.zeros((height * width * c, o), jnp.float32)
     total, _ = jax.lax.scan(block, zero, jnp.arange(b * blocks))
     return total.reshape(height, width, c, o)
 
@@ -228,30 +234,27 @@ def _cpu_conv_backward(residual, g):
 _cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
 
 
+def _conv_few_cells(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
+    """As one matrix product of columns."""
+    b, y, x, _ = x_BYXC.shape
+    height, width, _, o = kernel_YXIO.shape
+    columns = _columns(_padded(x_BYXC, (height, width)), (height, width), (y, x))
+    return (columns @ kernel_YXIO.reshape(-1, o)).reshape(b, y, x, o)
+
+
 def conv_same(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
     """Stride-1 convolution, same size, odd kernel.
 
     On a CPU its kernel's gradient is a sum of matrix products: XLA:CPU's own one takes a slow path
-    for few channels (6 to 9 times slower at 128 px and more, measured at 24 to 48 channels).
+    for few channels (6 to 9 times slower at 128 px and more, measured at 24 to 48 channels). And
+    maps of few cells and many channels are one product: XLA:CPU lays the kernel out anew at every
+    call, which there costs more (512 channels, 2 x 2 cells: 16 times).
     """
-    on_cpu = jax.default_backend() == "cpu"
-    return (_cpu_conv if on_cpu else _plain_conv)(x_BYXC, kernel_YXIO)
-
-
-def conv_few_cells(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
-    """``conv_same`` as one matrix product of columns: for maps of few cells and many channels.
-
-    XLA:CPU lays the kernel out anew at every call, which there costs more than the product (512
-    channels, 2 x 2 cells: 16 times).
-    """
-    b, y, x, c = x_BYXC.shape
-    height, width, _, o = kernel_YXIO.shape
-    padded = jnp.pad(x_BYXC, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
-    columns = jnp.concatenate(
-        [padded[:, i : i + y, j : j + x] for i in range(height) for j in range(width)], -1
-    )
-    product = columns.reshape(-1, height * width * c) @ kernel_YXIO.reshape(-1, o)
-    return product.reshape(b, y, x, o)
+    if jax.default_backend() != "cpu":
+        return _plain_conv(x_BYXC, kernel_YXIO)
+    _, y, x, channels = x_BYXC.shape
+    few_cells = y * x <= FEW_CELLS and channels >= MANY_CHANNELS
+    return (_conv_few_cells if few_cells else _cpu_conv)(x_BYXC, kernel_YXIO)
 
 
 class Conv(nn.Module):
