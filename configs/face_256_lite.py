@@ -2,8 +2,8 @@
 
 Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --size 512 \
              --head facekit.npz
-         python tools/make_head.py facekit.npz FACES/head.npz --stills STILLS
-         python -m vasa_jax.data.faces FACES --head FACES/head.npz --stills STILLS \
+         python tools/make_head.py facekit.npz HEAD.npz --stills STILLS
+         python -m vasa_jax.data.faces FACES --head HEAD.npz --stills STILLS \
              --portraits PHOTOGRAPHS --video CLIPS
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256_lite.py --workdir runs/face
 Smoke    ...face_256_lite.py:smoke     (CPU, the bundled portrait only, about a minute; CI runs it)

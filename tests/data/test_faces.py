@@ -113,3 +113,26 @@ def test_without_held_out_people_those_of_training_are_judged(tmp_path):
     cfg = dataclasses.replace(cfg, held_out=1)
     kept, judged = (FacePairs(cfg, held_out=h).sources[0][1] for h in (False, True))
     assert len(kept) == 2 and len(judged) == 1 and not set(kept) & set(judged)
+
+
+def test_head_goes_with_the_faces_that_were_made_with_it(tmp_path):
+    one, other, folder = tmp_path / "one.npz", tmp_path / "other.npz", tmp_path / "faces"
+    one.write_bytes(b"one")
+    other.write_bytes(b"other")
+    for _ in range(2):  # a second call adds files, made with the same head
+        faces.keep_head(one, folder)
+    with pytest.raises(UserError, match="another head"):
+        faces.keep_head(other, folder)
+    assert [p.name for p in folder.iterdir()] == ["head.npz"]
+    assert (folder / "head.npz").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive"])
+def test_what_is_no_head_is_refused_in_one_line(content, tmp_path):
+    from vasa_jax.face.head import load_head
+
+    path = tmp_path / "head.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="make_head"):
+        load_head(path)

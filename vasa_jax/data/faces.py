@@ -378,11 +378,30 @@ class FacePairs:
             step += 1
 
 
+def keep_head(head: Path, folder: Path) -> None:
+    """Copies the head to ``folder``/head.npz, where training looks for it.
+
+    Raises:
+      UserError: the folder's files were made with another head.
+    """
+    kept, content = folder / "head.npz", head.read_bytes()
+    if kept.exists() and kept.read_bytes() != content:
+        raise UserError(f"the files in {folder} were made with another head; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(kept)
+
+
 def main() -> None:
     """Makes face files: ``python -m vasa_jax.data.faces OUT --head HEAD.npz --stills DIR ...``."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m vasa_jax.data.faces", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m vasa_jax.data.faces",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--head", type=Path, required=True, help="head .npz of tools/make_head.py")
     parser.add_argument("--stills", type=Path, help="folder of rendered stills")
@@ -394,7 +413,13 @@ def main() -> None:
         "stills at twice that, since they are cut to the head"
     )  # fmt: skip
     args = parser.parse_args()
-    head = heads.load_head(args.head)
+    try:
+        head = heads.load_head(args.head)
+        if not head.landmark_trust.any():
+            raise UserError(f"{args.head} knows no landmarks: tools/make_head.py --stills STILLS")
+        keep_head(args.head, args.out)
+    except UserError as error:
+        parser.error(str(error))
     with np.load(args.head) as z:
         source_vertex = z["source_vertex"]
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, POSE, Array
 
 CAMERA_CM = 70.0  # typical portrait distance; perspective of the nose against the ears
@@ -90,9 +91,16 @@ def size_classes(head: Head) -> tuple[int, ...]:
 
 
 def load_head(path: str | Path) -> Head:
-    """Reads the .npz written by ``tools/make_head.py``; integer arrays keep their type."""
-    with np.load(path) as z:
-        return head_from_arrays({k: z[k] for k in z.files})
+    """Reads the .npz written by ``tools/make_head.py``; integer arrays keep their type.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path) as z:
+            return head_from_arrays({k: z[k] for k in z.files})
+    except (OSError, EOFError, KeyError, ValueError) as error:
+        raise UserError(f"no head in {path}: make one with tools/make_head.py") from error
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray]) -> Head:
