@@ -8,7 +8,6 @@ import pytest
 from vasa_jax.core.tree import count
 from vasa_jax.nn.conv import LowRankGroupNorm, standardise, upsample_nearest
 from vasa_jax.nn.residual import ResNet, mean_pool
-from vasa_jax.nn.warp import sample_volume, sample_volumes
 
 
 def test_low_rank_group_norm_is_its_formula():
@@ -57,15 +56,3 @@ def test_pooling_and_upsampling_by_own_factors():
     np.testing.assert_array_equal(up, np.asarray(x).repeat(2, 1).repeat(3, 3))
     np.testing.assert_allclose(mean_pool(up, (2, 1, 3)), x, rtol=1e-6)
     np.testing.assert_allclose(mean_pool(x, (1, 4, 6))[1, 0, 0, 0, 2], x[1, 0, :, :, 2].mean())
-
-
-def test_each_volume_of_a_batch_is_sampled_at_its_own_points():
-    rng = np.random.default_rng(2)
-    volumes = jnp.asarray(rng.normal(size=(2, 2, 4, 4, 3)), jnp.float32)
-    points = jnp.asarray(rng.uniform(-1, 1, size=(2, 5, 3)), jnp.float32)
-    got = sample_volumes(volumes, points)
-    for b in range(2):
-        np.testing.assert_allclose(got[b], sample_volume(volumes[b], points[b]), atol=1e-6)
-    narrow = sample_volumes(volumes.astype(jnp.bfloat16), points)
-    assert narrow.dtype == jnp.bfloat16  # weights and sums were float32 all the same
-    np.testing.assert_allclose(narrow.astype(jnp.float32), got, atol=2e-2)

@@ -16,7 +16,7 @@ from vasa_jax.face import head as heads
 from vasa_jax.face import raster as our_raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
 from vasa_jax.face.renderer import WarpGenerator
-from vasa_jax.nn.warp import sample_image, sample_volume
+from vasa_jax.nn.warp import sample_image, sample_volumes
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("broadcasting")]
@@ -66,7 +66,7 @@ def test_sampling_forms_agree_with_ours() -> None:
     rng = np.random.default_rng(0)
     volume = rng.normal(size=(2, 4, 5, 6, 3)).astype(np.float32)
     points = rng.uniform(-1.3, 1.3, (2, 3, 4, 5, 3)).astype(np.float32)
-    expected = np.stack([sample_volume(v, p) for v, p in zip(volume, points, strict=True)])
+    expected = sample_volumes(volume, points)
     image, at = volume[:, 0], points[:, 0, ..., :2]
     flat = np.stack([sample_image(v, p) for v, p in zip(image, at, strict=True)])
     for form in ("grid", "gather"):

@@ -148,13 +148,11 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
         own_pose.gaze, z_id,
     )  # fmt: skip
     table.add("source warp generator", offset, twin.offset(twin.warp_source, q(z_id), source), 6)
-    canonical = jax.jit(renderer.to_canonical)(
-        posed[0], jax.tree.map(lambda a: a[0], own_pose), offset[0]
-    )
+    canonical = jax.jit(renderer.to_canonical)(posed, own_pose, offset)
     made = twin.resample(front(posed), source, q(offset), inwards=True)
-    table.add("3D warp to canonical", canonical[None], back(made), 5)
-    volume = net(lambda m, v: m.volume(v), canonical[None])
-    table.add("G_3D", volume, back(twin.volume(front(canonical[None]))), 6)
+    table.add("3D warp to canonical", canonical, back(made), 5)
+    volume = net(lambda m, v: m.volume(v), canonical)
+    table.add("G_3D", volume, back(twin.volume(front(canonical))), 6)
 
     appearance = model._encode(params, model.head, scene.image, scene.identity, own, placement)
     warped, maps, skin_maps, contour, lashes = jax.jit(model.warp_pose)(

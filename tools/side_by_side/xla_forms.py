@@ -184,12 +184,7 @@ class _Lite:
         volume = rng.standard_normal((batch, *self.scene.face.volume), np.float32)
         offset = rng.normal(0, 0.05, (*volume.shape[:-1], 3)).astype(np.float32)
 
-        def warp(volume, pose, offset):  # a loop over the batch, as the model has it
-            return jax.lax.map(
-                lambda row: renderer.from_canonical(*row), (volume, pose, offset)
-            )  # fmt: skip
-
-        run = _timed(warp, volume, self.poses(batch), offset)
+        run = _timed(renderer.from_canonical, volume, self.poses(batch), offset)
         return Form(run, lambda: {"volume": np.asarray(run())})
 
     def flow(self, batch: int) -> Form:

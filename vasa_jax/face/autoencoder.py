@@ -69,13 +69,13 @@ class _Nets(nn.Module):
         posed, z_id = self.appearance(image_BYXC, opening_BYX2)
         z_dyn = self.dynamics(pose.expression, pose.gaze)
         offset = self.warp_source(z_dyn + z_id)
-        canonical = jax.vmap(to_canonical)(posed, pose, offset)
+        canonical = to_canonical(posed, pose, offset)
         return self.volume(canonical), z_id
 
     def decode(self, warped, maps, skin, volume_BZYXC, z_id, pose: Pose, window=None):
         z_dyn = self.dynamics(pose.expression, pose.gaze)
         offset = self.warp_driver(z_dyn + z_id)
-        driven = jax.vmap(from_canonical)(volume_BZYXC, pose, offset)
+        driven = from_canonical(volume_BZYXC, pose, offset)
         driven = flatten_depth(driven)
         driven = jax.lax.optimization_barrier(driven)  # else XLA:CPU redoes the gathers per layer
         if window is not None:  # (y, x) of the window in decoder cells; its size is warped's

@@ -25,7 +25,7 @@ from vasa_jax.nn.conv import (
     upsample_nearest,
 )
 from vasa_jax.nn.stored import stored
-from vasa_jax.nn.warp import sample_volume, volume_grid
+from vasa_jax.nn.warp import sample_volumes, volume_grid
 
 BOX_CM = 1.15 * HEAD_WIDTH_CM  # half side of the canonical cube around the head's origin
 
@@ -98,18 +98,18 @@ def from_view(points_N3: jax.Array, pose: Pose) -> jax.Array:
     return (v @ pose.rotation) / BOX_CM * jnp.array([1.0, -1.0, 1.0])
 
 
-def to_canonical(posed_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> jax.Array:
-    """Rigid, then non-rigid sampling of one posed volume into canonical space."""
-    grid = volume_grid(*posed_ZYXC.shape[:3])
-    rigid = stored(sample_volume(posed_ZYXC, to_view(grid, pose)))
-    return sample_volume(rigid, grid + offset_ZYX3)
+def to_canonical(posed_BZYXC: jax.Array, pose: Pose, offset_BZYX3: jax.Array) -> jax.Array:
+    """Rigid, then non-rigid sampling of posed volumes into canonical space."""
+    grid = volume_grid(*posed_BZYXC.shape[1:4])
+    rigid = stored(sample_volumes(posed_BZYXC, jax.vmap(to_view, (None, 0))(grid, pose)))
+    return sample_volumes(rigid, grid + offset_BZYX3)
 
 
-def from_canonical(volume_ZYXC: jax.Array, pose: Pose, offset_ZYX3: jax.Array) -> jax.Array:
-    """Non-rigid, then rigid sampling of one canonical volume into the driver's view."""
-    grid = volume_grid(*volume_ZYXC.shape[:3])
-    moved = stored(sample_volume(volume_ZYXC, grid + offset_ZYX3))
-    return sample_volume(moved, from_view(grid, pose))
+def from_canonical(volume_BZYXC: jax.Array, pose: Pose, offset_BZYX3: jax.Array) -> jax.Array:
+    """Non-rigid, then rigid sampling of canonical volumes into each driver's view."""
+    grid = volume_grid(*volume_BZYXC.shape[1:4])
+    moved = stored(sample_volumes(volume_BZYXC, grid + offset_BZYX3))
+    return sample_volumes(moved, jax.vmap(from_view, (None, 0))(grid, pose))
 
 
 def flatten_depth(volume_BZYXC: jax.Array) -> jax.Array:

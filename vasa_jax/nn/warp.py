@@ -7,8 +7,13 @@ and last cell. Points outside are clamped to the border. Order of coordinates is
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from vasa_jax.nn.stored import stored
 
 
 def _cell(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -43,8 +48,8 @@ def sample_image(image_YXC: jax.Array, points_N2: jax.Array) -> jax.Array:
     return top * (1 - fy) + bottom * fy
 
 
-def sample_volume(volume_ZYXC: jax.Array, points_N3: jax.Array) -> jax.Array:
-    """Trilinear samples of a volume at (..., 3) points in (x, y, z) order -> (..., C)."""
+def _sample_fused(volume_ZYXC: jax.Array, points_N3: jax.Array) -> jax.Array:
+    """Trilinear samples, corner by corner in one loop: nothing but the result is written."""
     z_size, y_size, x_size, channels = volume_ZYXC.shape
     x0, x1, fx = _cell(points_N3[..., 0], x_size)
     y0, y1, fy = _cell(points_N3[..., 1], y_size)
@@ -63,9 +68,54 @@ def sample_volume(volume_ZYXC: jax.Array, points_N3: jax.Array) -> jax.Array:
     return out.astype(volume_ZYXC.dtype)
 
 
+def _sample_stacked(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
+    """The same with eight corners gathered at once and summed by a product.
+
+    The lowest corner's row lies in memory; otherwise it would be found anew for each number.
+    """
+    b, z, y, x, channels = volume_BZYXC.shape
+    x0, _, fx = _cell(points_BN3[..., 0], x)
+    y0, _, fy = _cell(points_BN3[..., 1], y)
+    z0, _, fz = _cell(points_BN3[..., 2], z)
+    lowest = ((z0 * y + y0) * x + x0).astype(jnp.float32)  # exact up to 2^24 cells
+    width = math.gcd(lowest.size, 64)
+    lowest = stored(lowest.reshape(-1, width)).astype(jnp.int32).reshape(b, -1)
+    first = jnp.arange(b)[:, None] * (z * y * x)
+    # An axis of one cell has no second corner.
+    steps = [size * (n > 1) for n, size in ((z, y * x), (y, x), (x, 1))]
+    to_corner = np.array(list(np.ndindex(2, 2, 2)), np.int32) @ np.array(steps, np.int32)
+    rows = (first + lowest).reshape(-1, 1) + to_corner[None]
+    corners = _take(volume_BZYXC.reshape(-1, channels), rows)
+    weights = [wz * wy * wx for wz in (1 - fz, fz) for wy in (1 - fy, fy) for wx in (1 - fx, fx)]
+    weight = jnp.stack(weights, -1).reshape(-1, 8)
+    out = jnp.einsum("nk,nkc->nc", weight, corners.astype(weight.dtype), precision="highest")
+    return out.reshape(*points_BN3.shape[:-1], channels).astype(volume_BZYXC.dtype)
+
+
+@jax.custom_vjp
+def _cpu_sample(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
+    return jax.vmap(_sample_fused)(volume_BZYXC, points_BN3)
+
+
+def _cpu_sample_forward(volume_BZYXC: jax.Array, points_BN3: jax.Array):
+    return _cpu_sample(volume_BZYXC, points_BN3), (volume_BZYXC, points_BN3)
+
+
+def _cpu_sample_backward(inputs: tuple[jax.Array, jax.Array], g_BNC: jax.Array):
+    return jax.vjp(_sample_stacked, *inputs)[1](g_BNC)
+
+
+_cpu_sample.defvjp(_cpu_sample_forward, _cpu_sample_backward)
+
+
 def sample_volumes(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
-    """``sample_volume`` of each example of a batch: (B, Z, Y, X, C), (B, ..., 3) -> (B, ..., C)."""
-    return jax.vmap(sample_volume)(volume_BZYXC, points_BN3)
+    """Trilinear samples of each volume at its own points, in (x, y, z) order.
+
+    (B, Z, Y, X, C), (B, ..., 3) -> (B, ..., C), in the volume's dtype. On a CPU the gradient is
+    that of eight corners gathered at once: scattered corner by corner it is 3 times slower.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return (_cpu_sample if on_cpu else jax.vmap(_sample_fused))(volume_BZYXC, points_BN3)
 
 
 def image_grid(y_size: int, x_size: int) -> jax.Array:
