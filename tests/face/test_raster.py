@@ -50,17 +50,6 @@ def test_nearest_front_triangle_wins_everywhere():
     assert np.quantile(error, 0.99) < 0.01  # cm; depth is quantised to 40 cm / 65535
 
 
-def test_inpainting_leaves_the_picture_and_fills_the_hole_smoothly():
-    y, x = np.mgrid[:64, :64] / 64.0
-    image = np.stack([x, y, x + y], -1).astype(np.float32)
-    hole = np.zeros((64, 64), np.float32)
-    hole[24:32, 30:44] = 1
-    broken = np.where(hole[..., None] > 0, 9.0, image).astype(np.float32)
-    filled = np.asarray(raster.inpaint(jnp.asarray(broken), jnp.asarray(hole)))
-    np.testing.assert_allclose(filled[hole == 0], image[hole == 0], atol=1e-5)
-    assert np.abs(filled - image)[hole > 0].max() < 0.12  # a ramp stays a ramp, roughly
-
-
 @pytest.fixture(scope="module")
 def lite_head():
     from vasa_jax.checkpoint.release import load_release

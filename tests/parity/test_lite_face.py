@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("broadcasting")]
 
 from tools.torch_ref import head as twin_head  # noqa: E402  # after the skip
-from tools.torch_ref import lite_face, raster, sampling, weights  # noqa: E402
+from tools.torch_ref import inpaint, lite_face, raster, sampling, weights  # noqa: E402
 
 CFG = FaceConfig(
     size=64, volume=(4, 8, 8, 4), encoder_width=8, code=8, warp_width=4,
@@ -110,15 +110,16 @@ def test_head_and_raster(faces, scene, ours) -> None:
 
     # From here on with our geometry of the portrait.
     given = raster.SourceGeometry(*q(geometry))
-    skin_made = raster.skin_layer(front(image[None]), given.opening)
+    skin_made = inpaint.skin_layer(front(image[None]), given.opening)
     np.testing.assert_allclose(back(skin_made)[0], layers[..., 3:], atol=ATOL)
     made = raster.drive_geometry(head, given, twin_pose, size=CFG.size, classes=classes)
-    gap = np.abs(made.maps.numpy() - np.asarray(maps)).max(-1)
+    spread = front(layers[None]).expand(2, -1, -1, -1)
+    moved, painted = inpaint.warp_layers(spread, made, "gather")
+    gap = np.abs(back(painted) - np.asarray(maps)).max(-1)
     assert (gap > 1e-3).mean() < 0.005  # edges of triangles
     assert np.asarray(maps)[..., 0].max() == 1.0  # the mouth is open
     assert np.asarray(line).max() > 0.1  # an eye is closing
     np.testing.assert_allclose(made.lashes.numpy()[gap < 1e-3], line[gap < 1e-3], atol=1e-4)
-    moved = sampling.sample(front(layers[None]).expand(2, -1, -1, -1), made.flow)
     same = (gap < 1e-3) & (np.abs(raster.contour(made.flow).numpy() - contour)[..., 0] < 1e-3)
     assert same.mean() > 0.98
     np.testing.assert_allclose(back(moved)[same], np.asarray(warped)[same], atol=2e-3)

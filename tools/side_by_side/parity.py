@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tools.side_by_side.scenes import FullScene, LiteScene, Scene, scene, window_inputs
 from tools.torch_ref import head as twin_head
-from tools.torch_ref import lite_face, raster, volumetric, weights
+from tools.torch_ref import inpaint, lite_face, raster, volumetric, weights
 from tools.torch_ref.motion import MotionModel as TwinMotion
 from tools.torch_ref.rolling import Rolling, RollingState
 from vasa_jax.core.types import MOTION_DIM, Controls
@@ -135,7 +135,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     table.add("portrait: head", geometry.placed, mine.placed)
     table.share("portrait: openings", (mine.opening.numpy() == geometry.opening).all(-1))
     image = front(scene.image[None])
-    skin = raster.skin_layer(image, given.opening)
+    skin = inpaint.skin_layer(image, given.opening)
     table.add("portrait: skin layer", layers[None, ..., 3:], back(skin), 3)
     poses, source = twin_head.Pose(*q(tuple(pose))), twin_head.Pose(*q(tuple(own_pose)))
     opening = np.asarray(geometry.opening)[None]
@@ -158,16 +158,14 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     warped, maps, skin_maps, contour, lashes = jax.jit(model.warp_pose)(
         model.head, appearance, pose
     )
-    made_geometry = raster.drive_geometry(head, given, poses, size=cfg.size, classes=classes)
-    table.share(
-        "driver: raster and maps",
-        np.abs(made_geometry.maps.numpy() - np.asarray(maps)).max(-1) < 1e-3,
-    )
     kept = lite_face.Appearance(
         front(appearance.layers[None]), given, front(appearance.volume[None]),
         q(appearance.z_id[None]),
     )  # fmt: skip
-    made_warped, _, _, made_contour, made_lashes = twin.warp(head, classes, kept, poses)
+    made_warped, made_maps, _, made_contour, made_lashes = twin.warp(head, classes, kept, poses)
+    table.share(
+        "driver: raster and maps", np.abs(back(made_maps) - np.asarray(maps)).max(-1) < 1e-3
+    )
     table.share(
         "driver: warped picture", np.abs(back(made_warped) - np.asarray(warped)).max(-1) < 0.01
     )

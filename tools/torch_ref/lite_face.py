@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tools.torch_ref import raster
+from tools.torch_ref import inpaint, raster
 from tools.torch_ref.head import HeadTensors, Pose, absolute_pose, drive
 from tools.torch_ref.layers import (
     AdaptiveGroupNorm,
@@ -270,7 +270,7 @@ class LiteFace(nn.Module):
         geometry = raster.place_source(
             head, identity, motion, placement, shape, size=self.cfg.size, classes=classes
         )
-        layers = torch.cat([image, raster.skin_layer(image, geometry.opening)], 1)
+        layers = torch.cat([image, inpaint.skin_layer(image, geometry.opening)], 1)
         pose = absolute_pose(motion[None], placement[None])
         opening = to_front(geometry.opening[None])
         volume, z_id = self.encode_nets(image, opening, pose)
@@ -282,9 +282,8 @@ class LiteFace(nn.Module):
             head, appearance.geometry, pose, size=self.cfg.size, classes=classes
         )
         layers = appearance.layers.expand(len(g.flow), -1, -1, -1)
-        moved = sample(layers, g.flow, self.form)
-        flat = (g.maps, g.skin, raster.contour(g.flow), g.lashes)
-        return moved, *map(to_front, flat)
+        moved, maps = inpaint.warp_layers(layers, g, self.form)
+        return moved, maps, *map(to_front, (g.skin, raster.contour(g.flow), g.lashes))
 
     def finish(
         self, warped: Tensor, maps: Tensor, skin: Tensor, edge_weight: Tensor, line: Tensor,

@@ -291,31 +291,3 @@ def contour(flow_BYX2: Tensor) -> Tensor:
     beside = torch.maximum(F.pad(down, (0, 0, 0, 1)), F.pad(down, (0, 0, 1, 0)))
     beside = torch.maximum(beside, F.pad(right, (0, 1)))
     return torch.maximum(beside, F.pad(right, (1, 0)))[..., None]
-
-
-def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:
-    """The portrait (1, 3, Y, X) with eyes and mouth painted over from around."""
-    unit = image.shape[-1] // 128
-    pixels = 2 * max(unit // 2, 1)
-    hole = opening_YX2.amax(-1)[None, None]
-    hole = F.max_pool2d(hole, 2 * pixels + 1, stride=1, padding=pixels)
-    return inpaint(image, hole)
-
-
-def inpaint(image: Tensor, hole: Tensor, *, levels: int = 7) -> Tensor:
-    """Fills holes (1, 1, Y, X) from around by push-pull over a pyramid."""
-    weight = 1.0 - hole
-    stack = [(image * weight, weight)]
-    for _ in range(levels):
-        c, w = stack[-1]
-        if c.shape[-1] < 2:
-            break
-        c, w = (4.0 * F.avg_pool2d(x, 2) for x in (c, w))
-        norm, full = w.clamp(min=1e-6), w.clamp(max=1.0)
-        stack.append((c / norm * full, full))
-    c, w = stack[-1]
-    filled = c / w.clamp(min=1e-6)
-    for c, w in reversed(stack[:-1]):
-        up = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        filled = c + (1.0 - w) * up
-    return filled

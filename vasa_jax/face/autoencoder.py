@@ -13,7 +13,7 @@ import numpy as np
 from vasa_jax.core.programs import Program
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
-from vasa_jax.face import lashes, raster
+from vasa_jax.face import inpaint, lashes, raster
 from vasa_jax.face.encoders import AppearanceEncoder, DynamicsEncoder
 from vasa_jax.face.fit import FaceFit
 from vasa_jax.face.head import Head, Pose
@@ -133,7 +133,7 @@ class FaceAutoencoder:
         geometry = raster.place_source(
             head, identity, motion, placement, shape, size=self.cfg.size, classes=self.classes
         )
-        skin = raster.skin_layer(image_YXC, geometry.opening)
+        skin = inpaint.skin_layer(image_YXC, geometry.opening)
         return geometry, jnp.concatenate([image_YXC, skin], -1)
 
     def encode(
@@ -168,9 +168,8 @@ class FaceAutoencoder:
             g = raster.drive_geometry(
                 head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
             )
-            moved, skin = raster.warp_layers(appearance.layers, g)
-            layers = stored(jnp.concatenate([moved, skin], -1))
-            return layers, g.maps, g.skin, raster.contour(g.flow), g.lashes
+            layers, maps = inpaint.warp_layers(appearance.layers, g)
+            return stored(layers), maps, g.skin, raster.contour(g.flow), g.lashes
 
         return jax.lax.map(geometry, pose)
 

@@ -23,7 +23,7 @@ from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.lashes import lash_line
 from vasa_jax.nn.stored import stored
-from vasa_jax.nn.warp import image_grid, sample_image
+from vasa_jax.nn.warp import image_grid
 
 WINDOWS = (8, 14, 24)  # pixels at 256 per size class; faces up to 1.6 times the usual size
 FRONT_SHARE = (0.8, 0.78, 0.66)  # most of each class that ever faces the viewer at once (measured)
@@ -36,7 +36,6 @@ MAP_NAMES = (
 NUM_MAPS = len(MAP_NAMES)
 
 _INTERIOR = (2, 4, 5, 6)  # groups seen through the open mouth
-_OPENING_DILATION = 2
 
 
 class Raster(NamedTuple):
@@ -316,30 +315,6 @@ def _solve3(a_33, b_3n):
     return adjugate @ b_3n / (a_33[0] @ c0)
 
 
-def inpaint(image_YXC: Array, hole_YX: Array, *, levels: int = 7) -> Array:
-    """Fills holes from their surroundings by push-pull over a pyramid; shapes are powers of two."""
-    weight = 1.0 - hole_YX[..., None]
-    color = image_YXC * weight
-    stack = [(color, weight)]
-    for _ in range(levels):
-        c, w = stack[-1]
-        y, x, n = c.shape
-        if y < 2:
-            break
-        c = c.reshape(y // 2, 2, x // 2, 2, n).sum((1, 3))
-        w = w.reshape(y // 2, 2, x // 2, 2, 1).sum((1, 3))
-        norm = jnp.maximum(w, 1e-6)
-        full = jnp.minimum(w, 1.0)
-        stack.append((c / norm * full, full))
-    c, w = stack[-1]
-    filled = c / jnp.maximum(w, 1e-6)
-    for c, w in reversed(stack[:-1]):
-        y, x, n = c.shape
-        up = jax.image.resize(filled, (y, x, n), "linear")
-        filled = c + (1.0 - w) * up
-    return filled
-
-
 def silhouette(
     head: Head, placed_V3: Array, *, size: int, classes: tuple[int, ...], margin: float
 ) -> Array:
@@ -359,16 +334,3 @@ def dilate(mask_YX: Array, pixels: int) -> Array:
     """Grows a 0/1 mask by ``pixels`` in every direction."""
     k = 2 * pixels + 1
     return jax.lax.reduce_window(mask_YX, -jnp.inf, jax.lax.max, (k, k), (1, 1), "SAME")
-
-
-def skin_layer(image_YXC: Array, opening_YX2: Array) -> Array:
-    """The portrait's skin as if eyes and mouth were shut: openings painted over from around."""
-    unit = image_YXC.shape[0] // 128
-    hole = dilate(opening_YX2.max(-1), _OPENING_DILATION * max(unit // 2, 1))
-    return inpaint(image_YXC, hole)
-
-
-def warp_layers(source_YX6: Array, geometry: DriverGeometry) -> tuple[Array, Array]:
-    """Samples portrait and skin layer (stacked on channels) by the flow: two (Y, X, 3) pictures."""
-    sampled = sample_image(source_YX6, geometry.flow)
-    return sampled[..., :3], sampled[..., 3:]

@@ -1,0 +1,58 @@
+"""Layers seen from the driver's pose, and paint (``vasa_jax/face/inpaint.py``)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.torch_ref.layers import to_front
+from tools.torch_ref.raster import DriverGeometry
+from tools.torch_ref.sampling import Form, sample
+from vasa_jax.face.inpaint import COARSE, STRETCH
+from vasa_jax.face.raster import MAP_NAMES
+
+
+def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:
+    """The portrait (1, 3, Y, X) with eyes and mouth painted over from around."""
+    unit = image.shape[-1] // 128
+    pixels = 2 * max(unit // 2, 1)
+    hole = opening_YX2.amax(-1)[None, None]
+    hole = F.max_pool2d(hole, 2 * pixels + 1, stride=1, padding=pixels)
+    return inpaint(image, hole)
+
+
+def inpaint(image: Tensor, hole: Tensor, *, levels: int = 7) -> Tensor:
+    """Fills holes (1, 1, Y, X) from around by push-pull over a pyramid."""
+    weight = 1.0 - hole
+    stack = [(image * weight, weight)]
+    for _ in range(levels):
+        c, w = stack[-1]
+        if c.shape[-1] < 2:
+            break
+        c, w = (4.0 * F.avg_pool2d(x, 2) for x in (c, w))
+        norm, full = w.clamp(min=1e-6), w.clamp(max=1.0)
+        stack.append((c / norm * full, full))
+    c, w = stack[-1]
+    filled = c / w.clamp(min=1e-6)
+    for c, w in reversed(stack[:-1]):
+        up = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        filled = c + (1.0 - w) * up
+    return filled
+
+
+def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> tuple[Tensor, Tensor]:
+    """Warped layers (B, 6, Y, X) and maps (B, M, Y, X), far skin painted."""
+    moved = sample(layers, geometry.flow, form)
+    maps, at = to_front(geometry.maps), MAP_NAMES.index("visible")
+    face = maps[:, [MAP_NAMES.index("face")]]
+    seen, stretch = maps[:, at : at + 1], maps[:, at + 1 :]
+    low, high = STRETCH
+    known = face * seen * ((high - stretch) / (high - low)).clamp(0.0, 1.0)
+    sure = face * seen * (stretch < low)
+    weight, color = (F.avg_pool2d(x, COARSE) * COARSE**2 for x in (sure, moved[:, 3:] * sure))
+    paint = inpaint(color / weight.clamp(min=1e-6), 1.0 - weight.clamp(max=1.0))
+    paint = F.interpolate(paint, scale_factor=COARSE, mode="bilinear", align_corners=False)
+    warped = moved + (face - known) * (paint.repeat(1, 2, 1, 1) - moved)
+    shorter = torch.where(face > 0, stretch.clamp(max=low), stretch)
+    return warped, torch.cat([maps[:, :at], torch.maximum(seen, face), shorter], 1)
