@@ -59,7 +59,7 @@ def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):
     wrong = {}
     for name, picture in (
         ("flow alone", sample_image(layers, geometry.flow)),
-        ("painted", inpaint.warp_layers(layers, geometry)[0]),
+        ("painted", inpaint.warp_layers(layers, geometry)),
     ):
         wrong[name] = (np.abs(np.asarray(picture)[..., :3] - SKIN).max(-1) > 0.1)[face].mean()
     assert wrong["flow alone"] > 0.01  # of the wall, along the far cheek
@@ -69,7 +69,7 @@ def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):
 def test_what_the_portrait_shows_is_not_painted_over(turned):
     layers, geometry = turned
     noise = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, layers.shape), jnp.float32)
-    painted, maps = inpaint.warp_layers(noise, geometry)
+    painted = inpaint.warp_layers(noise, geometry)
     before = np.asarray(geometry.maps)
     face = before[..., FACE] > 0
     visible, stretch = before[..., -2] > 0, before[..., -1]
@@ -77,6 +77,3 @@ def test_what_the_portrait_shows_is_not_painted_over(turned):
     moved = sample_image(noise, geometry.flow)
     np.testing.assert_allclose(np.asarray(painted)[kept], np.asarray(moved)[kept], atol=1e-6)
     assert 0.02 < (~kept)[face].mean() < 0.5
-    # The nets are told that the whole face can be seen, and nothing else is changed.
-    np.testing.assert_array_equal(maps[..., -2], np.where(face, 1.0, before[..., -2]))
-    np.testing.assert_array_equal(maps[..., :-2], before[..., :-2])

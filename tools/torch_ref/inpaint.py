@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,18 +40,17 @@ def inpaint(image: Tensor, hole: Tensor, *, levels: int = 7) -> Tensor:
     return filled
 
 
-def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> tuple[Tensor, Tensor]:
-    """Warped layers (B, 6, Y, X) and maps (B, M, Y, X), far skin painted."""
+def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> Tensor:
+    """Warped layers (B, 6, Y, X), the far side of the face painted."""
     moved = sample(layers, geometry.flow, form)
-    maps, at = to_front(geometry.maps), MAP_NAMES.index("visible")
-    face = maps[:, [MAP_NAMES.index("face")]]
-    seen, stretch = maps[:, at : at + 1], maps[:, at + 1 :]
+    maps = to_front(geometry.maps)
+    face, seen, stretch = (
+        maps[:, [MAP_NAMES.index(name)]] for name in ("face", "visible", "stretch")
+    )
     low, high = STRETCH
     known = face * seen * ((high - stretch) / (high - low)).clamp(0.0, 1.0)
     sure = face * seen * (stretch < low)
     weight, color = (F.avg_pool2d(x, COARSE) * COARSE**2 for x in (sure, moved[:, 3:] * sure))
     paint = inpaint(color / weight.clamp(min=1e-6), 1.0 - weight.clamp(max=1.0))
     paint = F.interpolate(paint, scale_factor=COARSE, mode="bilinear", align_corners=False)
-    warped = moved + (face - known) * (paint.repeat(1, 2, 1, 1) - moved)
-    shorter = torch.where(face > 0, stretch.clamp(max=low), stretch)
-    return warped, torch.cat([maps[:, :at], torch.maximum(seen, face), shorter], 1)
+    return moved + (face - known) * (paint.repeat(1, 2, 1, 1) - moved)

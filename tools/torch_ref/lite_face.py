@@ -282,8 +282,9 @@ class LiteFace(nn.Module):
             head, appearance.geometry, pose, size=self.cfg.size, classes=classes
         )
         layers = appearance.layers.expand(len(g.flow), -1, -1, -1)
-        moved, maps = inpaint.warp_layers(layers, g, self.form)
-        return moved, maps, *map(to_front, (g.skin, raster.contour(g.flow), g.lashes))
+        moved = inpaint.warp_layers(layers, g, self.form)
+        flat = (g.maps, g.skin, raster.contour(g.flow), g.lashes)
+        return moved, *map(to_front, flat)
 
     def finish(
         self, warped: Tensor, maps: Tensor, skin: Tensor, edge_weight: Tensor, line: Tensor,

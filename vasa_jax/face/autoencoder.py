@@ -168,8 +168,8 @@ class FaceAutoencoder:
             g = raster.drive_geometry(
                 head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
             )
-            layers, maps = inpaint.warp_layers(appearance.layers, g)
-            return stored(layers), maps, g.skin, raster.contour(g.flow), g.lashes
+            layers = stored(inpaint.warp_layers(appearance.layers, g))
+            return layers, g.maps, g.skin, raster.contour(g.flow), g.lashes
 
         return jax.lax.map(geometry, pose)
 

@@ -19,9 +19,7 @@ COARSE = 4  # px of a cell in which the far side's paint is mixed; it has no det
 # log2 of how much a patch is stretched, where it begins to be painted over and where it all is:
 # at a grazing angle a photograph shows skin, hair and background in one pixel.
 STRETCH = (1.0, 2.2)
-_FACE = MAP_NAMES.index("face")
-_VISIBLE, _STRETCH = len(MAP_NAMES) - 2, len(MAP_NAMES) - 1
-assert MAP_NAMES[_VISIBLE:] == ("visible", "stretch")
+_MAPS = [MAP_NAMES.index(name) for name in ("face", "visible", "stretch")]
 
 
 def inpaint(image_YXC: Array, hole_YX: Array, *, levels: int = 7) -> Array:
@@ -55,16 +53,15 @@ def skin_layer(image_YXC: Array, opening_YX2: Array) -> Array:
     return inpaint(image_YXC, hole)
 
 
-def warp_layers(layers_YX6: Array, geometry: DriverGeometry) -> tuple[Array, Array]:
-    """Portrait and skin layer as the driver sees them (Y, X, 6), and its maps, (Y, X, NUM_MAPS).
+def warp_layers(layers_YX6: Array, geometry: DriverGeometry) -> Array:
+    """Portrait and skin layer as the driver sees them, (Y, X, 6).
 
     Where the portrait does not show a part of the face, or only at a grazing angle, it is painted
-    with what the visible face around it looks like; the maps then say that it is visible. Scalp and
-    neck are left to the nets: nobody knows what hair looks like from the other side.
+    with what the visible face around it looks like. Scalp and neck are left to the nets: nobody
+    knows what hair looks like from the other side.
     """
     moved = sample_image(layers_YX6, geometry.flow)
-    maps = geometry.maps
-    face, seen, stretch = (maps[..., k, None] for k in (_FACE, _VISIBLE, _STRETCH))
+    face, seen, stretch = (geometry.maps[..., k, None] for k in _MAPS)
     low, high = STRETCH
     known = face * seen * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
     # Mixed of what is sure; and from the skin layer, which has no openings whose colours could run.
@@ -72,9 +69,7 @@ def warp_layers(layers_YX6: Array, geometry: DriverGeometry) -> tuple[Array, Arr
     weight, color = _cells(sure), _cells(moved[..., 3:] * sure)
     paint = inpaint(color / jnp.maximum(weight, 1e-6), 1.0 - jnp.minimum(weight[..., 0], 1.0))
     paint = _spread(_spread(paint, 0), 1)
-    warped = moved + (face - known) * (jnp.concatenate([paint, paint], -1) - moved)
-    painted = [jnp.maximum(seen, face), jnp.where(face > 0, jnp.minimum(stretch, low), stretch)]
-    return warped, jnp.concatenate([maps[..., :_VISIBLE], *painted], -1)
+    return moved + (face - known) * (jnp.concatenate([paint, paint], -1) - moved)
 
 
 def _cells(image_YXC: Array) -> Array:

@@ -70,7 +70,6 @@ def stage_one_batch(
 ):
     """Forward pass of a batch of pairs: net outputs, driver maps, warped layers and target.
 
-    The maps are those before painting: losses ask where the portrait shows nothing.
     With ``side`` > 0 the decoder sees a window of that many pixels whose corner, in cells of the
     volume, is ``batch["window"]`` (2,); all returned pictures are windows then.
     """
@@ -82,14 +81,15 @@ def stage_one_batch(
         own, layers = model.source_layers(head, image, identity, motion, placement, shape)
         pose = heads.absolute_pose(target_motion, target_placement)
         g = raster.drive_geometry(head, own, pose, size=model.cfg.size, classes=model.classes)
-        return own.opening, *inpaint.warp_layers(layers, g), g.maps, g.skin
+        warped = inpaint.warp_layers(layers, g)
+        return own.opening, warped, g.maps, g.skin
 
     rows = (
         source, batch["identity"], batch["source_motion"], batch["source_placement"],
         batch["shape"], batch["target_motion"], batch["target_placement"],
     )  # fmt: skip
     # The geometry has no parameters; without the barrier its gathers are fused into the nets.
-    opening, warped, painted, maps, skin = jax.lax.optimization_barrier(
+    opening, warped, maps, skin = jax.lax.optimization_barrier(
         jax.lax.stop_gradient(jax.lax.map(geometry, rows))
     )
     window = None
@@ -101,11 +101,11 @@ def stage_one_batch(
             at = (0, window[0] * cell, window[1] * cell, 0)
             return jax.lax.dynamic_slice(x, at, (x.shape[0], side, side, x.shape[3]))
 
-        warped, painted, maps, skin, target = map(cut, (warped, painted, maps, skin, target))
+        warped, maps, skin, target = cut(warped), cut(maps), cut(skin), cut(target)
     source_pose = jax.vmap(heads.absolute_pose)(batch["source_motion"], batch["source_placement"])
     target_pose = jax.vmap(heads.absolute_pose)(batch["target_motion"], batch["target_placement"])
     out = model.nets.apply(
-        {"params": params}, source, opening, source_pose, warped, painted, skin, target_pose, window
+        {"params": params}, source, opening, source_pose, warped, maps, skin, target_pose, window
     )
     return out, maps, warped, target
 

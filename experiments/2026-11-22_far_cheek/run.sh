@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Portraits turned to both sides, without and with paint on the far cheek; and stage 1 against truth
+# of both commits. VASA_MEDIA: folder with portraits_test/; VASA_FACEKIT: facekit.npz.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=experiments/2026-11-22_far_cheek with=${WITH:-HEAD}
+before=$(git log -1 --format=%H "$with" --diff-filter=A -- vasa_jax/face/inpaint.py)^
+folder=$(mktemp -d)
+trap 'git worktree remove --force "$folder/before"; rm -rf "$folder"' EXIT
+git worktree add -q --detach "$folder/before" "$before"
+mkdir -p out
+top=$PWD
+args=(--identities 6 --pairs 10 --states 0 --clips= --judges= --source portrait)
+for side in before after; do
+  # Python imports the package of the folder that it is started in.
+  if [ $side = before ]; then cd "$folder/before"; else cd "$top"; fi
+  "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate face lite "${args[@]}" \
+    --json "$top/out/far_cheek_$side.json" > /dev/null
+  "$top/.venv/bin/python" - "$top/out/far_cheek_$side.npy" "$VASA_MEDIA/portraits_test" <<'PY'
+import sys
+
+import numpy as np
+
+from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.generate.talker import Talker
+
+rows = np.zeros((4, MOTION_DIM), np.float32)
+rows[:, 0] = -0.38, -0.22, 0.22, 0.38  # yaw in rad, added to the portrait's own
+names = ("302", "077", "050", "082")
+squares = [Talker("lite", f"{sys.argv[2]}/{n}.jpg").render(rows) for n in names]
+np.save(sys.argv[1], np.concatenate([np.concatenate(list(s), 1) for s in squares]))
+PY
+done
+.venv/bin/python - $here <<'PY'
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+here, sides = Path(sys.argv[1]), ("before", "after")
+both = np.concatenate([np.load(f"out/far_cheek_{s}.npy") for s in sides], 1)
+sheet = Image.fromarray(both).resize((both.shape[1] * 3 // 4, both.shape[0] * 3 // 4))
+sheet.quantize(256, dither=Image.Dither.NONE).save(here / "sheet.png", optimize=True)
+table = {}
+for side in sides:
+    summary = json.loads(Path(f"out/far_cheek_{side}.json").read_text())["summary"]
+    table[side] = {
+        case: {
+            column: {m: round(columns[column][m]["mean"], 4)
+                     for m in ("psnr", "psnr_head", "ssim", "lpips", "landmarks")}
+            for column in ("warp", "model") if column in columns
+        }
+        for case, columns in summary.items() if case in ("self", "pose", "both", "agree")
+    }
+(here / "results.json").write_text(json.dumps(table, indent=1) + "\n")
+PY
