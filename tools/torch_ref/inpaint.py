@@ -8,7 +8,7 @@ from torch import Tensor
 from tools.torch_ref.layers import to_front
 from tools.torch_ref.raster import DriverGeometry
 from tools.torch_ref.sampling import Form, sample
-from vasa_jax.face.inpaint import COARSE, STRETCH
+from vasa_jax.face.inpaint import COARSE, FEW, STRETCH
 from vasa_jax.face.raster import MAP_NAMES
 
 
@@ -53,4 +53,6 @@ def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> Tensor:
     weight, color = (F.avg_pool2d(x, COARSE) * COARSE**2 for x in (sure, moved[:, 3:] * sure))
     paint = inpaint(color / weight.clamp(min=1e-6), 1.0 - weight.clamp(max=1.0))
     paint = F.interpolate(paint, scale_factor=COARSE, mode="bilinear", align_corners=False)
-    return moved + (face - known) * (paint.repeat(1, 2, 1, 1) - moved)
+    unseen = face - known
+    enough = unseen.sum((1, 2, 3), keepdim=True) > FEW * face.sum((1, 2, 3), keepdim=True)
+    return moved + enough * unseen * (paint.repeat(1, 2, 1, 1) - moved)

@@ -19,6 +19,7 @@ COARSE = 4  # px of a cell in which the far side's paint is mixed; it has no det
 # log2 of how much a patch is stretched, where it begins to be painted over and where it all is:
 # at a grazing angle a photograph shows skin, hair and background in one pixel.
 STRETCH = (1.0, 2.2)
+FEW = 0.01  # of the face; so little is not painted
 _MAPS = [MAP_NAMES.index(name) for name in ("face", "visible", "stretch")]
 
 
@@ -64,12 +65,18 @@ def warp_layers(layers_YX6: Array, geometry: DriverGeometry) -> Array:
     face, seen, stretch = (geometry.maps[..., k, None] for k in _MAPS)
     low, high = STRETCH
     known = face * seen * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
-    # Mixed of what is sure; and from the skin layer, which has no openings whose colours could run.
-    sure = face * seen * (stretch < low)
-    weight, color = _cells(sure), _cells(moved[..., 3:] * sure)
-    paint = inpaint(color / jnp.maximum(weight, 1e-6), 1.0 - jnp.minimum(weight[..., 0], 1.0))
-    paint = _spread(_spread(paint, 0), 1)
-    return moved + (face - known) * (jnp.concatenate([paint, paint], -1) - moved)
+    unseen = face - known
+
+    def painted(moved: Array) -> Array:
+        # Mixed of what is sure; and from the skin layer, which has no openings to run from.
+        sure = face * seen * (stretch < low)
+        weight, color = _cells(sure), _cells(moved[..., 3:] * sure)
+        paint = inpaint(color / jnp.maximum(weight, 1e-6), 1.0 - jnp.minimum(weight[..., 0], 1.0))
+        paint = _spread(_spread(paint, 0), 1)
+        return moved + unseen * (jnp.concatenate([paint, paint], -1) - moved)
+
+    # Most frames are turned too little to need it, and it takes time.
+    return jax.lax.cond(unseen.sum() > FEW * face.sum(), painted, lambda moved: moved, moved)
 
 
 def _cells(image_YXC: Array) -> Array:
