@@ -46,6 +46,16 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert many.flops == 7 * once.flops and many.bytes >= 7 * once.bytes
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_conditional_counts_as_its_dearest_branch(first):
+    def either(x, w):
+        branches = (lambda x: (x @ w) @ w, lambda x: x + 1.0)
+        return jax.lax.cond(x.sum() > 0, *(branches if first else branches[::-1]), x)
+
+    count = count_by_hand(either, array(8, 8), array(8, 8))
+    assert count.flops == 2 * (2 * 8**3) + 64 + 1 + 1  # the sum, the comparison, and as an index
+
+
 def test_a_plain_net_agrees_with_the_compiler():
     def net(x, kernels, out):
         for kernel in kernels:

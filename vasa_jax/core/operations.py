@@ -3,7 +3,7 @@
 FLOPs are those of convolutions and matrix products, two per multiply-add; everything else is small
 beside them. Result bytes are what convolutions, products and gathers write: about what training
 keeps of a module without rematerialisation. Loops count as often as they run (a while loop, whose
-length the trace does not know, once).
+length the trace does not know, once); of a conditional's branches the dearest.
 
 Modules are named by the scopes that Flax opens around them.
 """
@@ -84,9 +84,12 @@ def products_per_result(eqn: Any) -> int:
 
 
 def inner_jaxprs(eqn: Any) -> Iterator[Any]:
-    """Jaxprs that an equation calls; of the branches of a conditional, the first."""
+    """Jaxprs that an equation calls; of the branches of a conditional, the dearest."""
     if eqn.primitive.name == "custom_jvp_call":
         yield eqn.params["call_jaxpr"].jaxpr
+        return
+    if eqn.primitive.name == "cond":
+        yield max((branch.jaxpr for branch in eqn.params["branches"]), key=_price)
         return
     for value in eqn.params.values():
         parts = value[:1] if isinstance(value, tuple | list) else (value,)
@@ -95,6 +98,20 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
                 yield part
             elif hasattr(part, "jaxpr"):
                 yield part.jaxpr
+
+
+def _price(jaxpr: Any) -> int:
+    """Rough number of operations, to tell the dearer of two."""
+    price = 0
+    for eqn in jaxpr.eqns:
+        inner = sum(map(_price, inner_jaxprs(eqn)))
+        size = sum(math.prod(v.aval.shape) for v in eqn.outvars)
+        price += (
+            inner * eqn.params.get("length", 1)
+            if inner
+            else size * 2 * products_per_result(eqn) or size
+        )
+    return price
 
 
 def _modules(stack: str) -> str:

@@ -6,7 +6,7 @@ that of a compiler which fuses perfectly: products, convolutions, reductions, sc
 barriers write their results to memory, everything between them is computed on the way from one to
 the next; a value that several of them need is written once and read by each. Loops count as often
 as they run (a while loop, whose length the trace does not know, once); of a conditional's branches
-the first.
+the dearest, as in XLA's count.
 """
 
 from __future__ import annotations
