@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, MOTION_INDEX
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, MOTION_DIM, MOTION_INDEX, POSE
 from vasa_jax.face import fit
 from vasa_jax.face import head as heads
 
@@ -57,6 +57,17 @@ def test_log_scale_is_apparent_size(head):
     near, rest = project(head, motion(log_scale=np.log(1.25))), project(head, motion())
     ratio = np.ptp(near[:468, 1]) / np.ptp(rest[:468, 1])
     np.testing.assert_allclose(ratio, 1.25, rtol=1e-3)
+
+
+def test_motion_between_placements_leads_from_one_to_the_other():
+    rng = np.random.default_rng(0)
+    own = np.array([0.1, -0.2, 0.08], np.float32)
+    moved = own * rng.uniform(0.7, 1.4, (5, 3)).astype(np.float32)
+    motion = np.zeros((5, MOTION_DIM), np.float32)
+    motion[:, POSE] = heads.motion_between(own, moved)
+    np.testing.assert_array_equal(motion[:, [0, 1, 2, 5]], 0.0)
+    back = [heads.move_placement(jnp.asarray(own), jnp.asarray(row)) for row in motion]
+    np.testing.assert_allclose(back, moved, rtol=1e-5)
 
 
 def test_rotations_are_rotations():

@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vasa_jax.cli.settings import add_settings, configured
+
 DESCRIPTION = """\
 Print the parameters of a configuration's model, per module and in all, with the FLOPs and the bytes
 of activations of one call of each function that inference uses, counted from their traces: nothing
@@ -77,14 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument("config", metavar="FILE.py[:VARIANT]", help="a configuration; see configs/")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="change one value of the configuration, as in model.window=25; may be repeated",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--depth", type=int, default=2, metavar="N", help="parts of a module's path (default 2)"
     )
@@ -95,13 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vasa_jax.core.config import load_config, override
     from vasa_jax.core.errors import UserError
     from vasa_jax.core.tree import count, num_bytes
 
     if args.depth < 1:
         raise UserError(f"--depth wants a positive number, got {args.depth}")
-    cfg = override(load_config(args.config), args.settings)
+    cfg = configured(args)
     model = model_of(cfg, args.config)
     params = model.parameters(cfg.model)
     calls = model.calls(cfg, params)

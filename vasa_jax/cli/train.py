@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from vasa_jax.cli.settings import add_settings, configured
+
 DESCRIPTION = """\
 Train the stage that a configuration describes, or continue where the run in --workdir stopped.
 
@@ -51,14 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop when N updates are done in all; the learning rate's schedule keeps its length "
         "(that is --set optim.steps=N)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="change one value of the configuration, as in optim.lr=1e-4; may be repeated",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
@@ -80,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from vasa_jax.core import compile_cache
-    from vasa_jax.core.config import load_config, override, to_json
+    from vasa_jax.core.config import to_json
     from vasa_jax.core.errors import UserError
     from vasa_jax.train import distributed
 
@@ -90,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         process_id=args.process_id,
         cluster=args.cluster,
     )
-    cfg = override(load_config(args.config), args.settings)
+    cfg = configured(args)
     if not hasattr(cfg, "task"):
         raise UserError(f"{args.config} is no training configuration (it has no task())")
     steps = args.steps if args.steps is not None else _steps(cfg)

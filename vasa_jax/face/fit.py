@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.programs import Program
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, MOTION_DIM, Array
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM, POSE, Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head
 
@@ -348,12 +348,9 @@ def fit_sequence(head: Head, landmarks_T: np.ndarray, reference: FaceFit) -> np.
     rot = heads.rotation(pose[:, 0], pose[:, 1], pose[:, 2])
     gaze = jax.vmap(camera_gaze)(rot, eye)
     motion = np.zeros((len(target), MOTION_DIM), np.float32)
+    own, moved = np.asarray(reference.placement), np.asarray(placement)
+    motion[:, POSE] = heads.motion_between(own, moved)
     motion[:, :3] = pose
-    own = np.asarray(reference.placement)
-    unit = HEAD_WIDTH_CM * own[2]
-    motion[:, 3] = (np.asarray(placement)[:, 0] - own[0]) / unit
-    motion[:, 4] = -(np.asarray(placement)[:, 1] - own[1]) / unit
-    motion[:, 6] = np.log(np.maximum(np.asarray(placement)[:, 2], 1e-6) / own[2])
     motion[:, EXPRESSION] = expression
     motion[:, GAZE] = gaze
     return motion

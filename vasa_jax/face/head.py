@@ -240,6 +240,19 @@ def move_placement(placement_3: jax.Array, motion_54: jax.Array) -> jax.Array:
     )
 
 
+def motion_between(own_3: np.ndarray, placement_T3: np.ndarray) -> np.ndarray:
+    """Translation (head widths) and log-scale that lead from a placement to others.
+
+    The inverse of ``move_placement``: (T, 7), the pose of motions whose angles are zero.
+    """
+    pose = np.zeros((len(placement_T3), POSE.stop - POSE.start), np.float32)
+    unit = HEAD_WIDTH_CM * own_3[2]
+    pose[:, 3] = (placement_T3[:, 0] - own_3[0]) / unit
+    pose[:, 4] = -(placement_T3[:, 1] - own_3[1]) / unit
+    pose[:, 6] = np.log(np.maximum(placement_T3[:, 2], 1e-6) / own_3[2])
+    return pose
+
+
 def drive(portrait_motion_54: jax.Array, placement_3: jax.Array, motion_54: jax.Array) -> Pose:
     """Adds a driving motion to a portrait; ``core/types.py`` says what is relative to it."""
     pose = portrait_motion_54[POSE] + motion_54[POSE]

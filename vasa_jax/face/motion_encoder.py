@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, MOTION_DIM, Array
+from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM, POSE, Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.fit import (
     INNER_LIPS,
@@ -246,11 +246,8 @@ class MotionReader:
             for x in _read(self.cfg, self.params, rest, self._lm_head.base, target, self._anchor)
         )
         motion = np.zeros((len(target), MOTION_DIM), np.float32)
+        motion[:, POSE] = heads.motion_between(np.median(placement, axis=0), placement)
         motion[:, :3] = pose
-        own = np.median(placement, axis=0)
-        motion[:, 3] = (placement[:, 0] - own[0]) / (HEAD_WIDTH_CM * own[2])
-        motion[:, 4] = -(placement[:, 1] - own[1]) / (HEAD_WIDTH_CM * own[2])
-        motion[:, 6] = np.log(placement[:, 2] / own[2])
         motion[:, EXPRESSION] = expression.clip(0.0, 1.0)
         limit = np.array([heads.MAX_EYE_YAW, heads.MAX_EYE_PITCH], np.float32)
         rot = heads.rotation(*jnp.asarray(pose).T)
