@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,9 +51,21 @@ def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> Tensor:
     low, high = STRETCH
     known = face * seen * ((high - stretch) / (high - low)).clamp(0.0, 1.0)
     sure = face * seen * (stretch < low)
+    unseen = face - known
+    enough = unseen.sum((1, 2, 3), keepdim=True) > FEW * face.sum((1, 2, 3), keepdim=True)
+    arguments = (moved, sure, enough * unseen)
+    # A frame that needs no paint does not pay for it, as in ours; a compiled graph needs `cond`.
+    if torch.compiler.is_compiling():
+        return torch.cond(enough.any(), _painted, _untouched, arguments)
+    return _painted(*arguments) if bool(enough.any()) else moved
+
+
+def _painted(moved: Tensor, sure: Tensor, share: Tensor) -> Tensor:
     weight, color = (F.avg_pool2d(x, COARSE) * COARSE**2 for x in (sure, moved[:, 3:] * sure))
     paint = inpaint(color / weight.clamp(min=1e-6), 1.0 - weight.clamp(max=1.0))
     paint = F.interpolate(paint, scale_factor=COARSE, mode="bilinear", align_corners=False)
-    unseen = face - known
-    enough = unseen.sum((1, 2, 3), keepdim=True) > FEW * face.sum((1, 2, 3), keepdim=True)
-    return moved + enough * unseen * (paint.repeat(1, 2, 1, 1) - moved)
+    return moved + share * (paint.repeat(1, 2, 1, 1) - moved)
+
+
+def _untouched(moved: Tensor, sure: Tensor, share: Tensor) -> Tensor:
+    return moved.clone()
