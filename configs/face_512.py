@@ -4,7 +4,7 @@ Data     as configs/face_256_lite.py, with --size 512 and stills rendered at 512
 Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activations per module)
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
 Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
-Overfit  ...face_512.py:overfit   (CPU, 128 px, two rendered people, every loss; hours)
+Overfit  ...face_512.py:overfit   (CPU, 128 px, two rendered people, every loss; about 3 hours)
 Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; not yet trained at this size
 
 Schedule of MegaPortraits: 300k steps, batch 16, AdamW (0.5, 0.999), 2e-4 to 1e-6 by cosine (the
@@ -71,7 +71,7 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
         # Can this graph with all its losses say everything about two people? Nothing is made
         # harder than it is: no disguise, no dropout, exact geometry, one camera.
         known = dataclasses.replace(
-            optim, steps=2400, lr=1e-3, warmup=20, final_fraction=0.05, ema_decay=0.98
+            optim, steps=3600, lr=1e-3, warmup=20, final_fraction=0.05, ema_decay=0.98
         )
         return dataclasses.replace(
             base,
