@@ -14,7 +14,6 @@ run="$work/run"
   --stills "$work/stills" --limit 2
 export VASA_FACES="$work/faces"
 .venv/bin/vasa-jax train --config configs/face_512.py:overfit --workdir "$run"
-cp "$run/config.json" "$here/config.json"
 .venv/bin/python - "$run" "$here" <<'PY'
 """PSNR of 120 random pairs of the two people, and the pictures of some steps side by side."""
 
@@ -34,6 +33,8 @@ from vasa_jax.train.log import read_log
 run, here = Path(sys.argv[1]), Path(sys.argv[2])
 task = load_config("configs/face_512.py:overfit").task()
 step, params = read_params(run, item="ema")
+if step < task.cfg.optim.steps:
+    sys.exit(f"stopped at step {step}; the same command goes on")
 data = dataclasses.replace(task.cfg.data, self_pairs=0.0)
 rows = FacePairs(data, held_out=True).batches(7, 0, 2)
 scores = [task._judge(params, next(rows), task.constants.head)[0] for _ in range(60)]
@@ -45,6 +46,7 @@ table = {
 shown = ("step", "psnr", "psnr_eyes", "psnr_mouth")
 history = [{k: row[k] for k in shown} for row in read_log(run, "evaluate")]
 results = {"step": step, "random_pairs": 120, "scores": table, "history": history}
+(here / "config.json").write_bytes((run / "config.json").read_bytes())
 (here / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 pictures = sorted((run / "pictures" / "pairs").glob("*.png"))
 chosen = [pictures[i] for i in (1, 3, len(pictures) // 3, -1)]

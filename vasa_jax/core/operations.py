@@ -105,12 +105,9 @@ def _price(jaxpr: Any) -> int:
     price = 0
     for eqn in jaxpr.eqns:
         inner = sum(map(_price, inner_jaxprs(eqn)))
-        size = sum(math.prod(v.aval.shape) for v in eqn.outvars)
-        price += (
-            inner * eqn.params.get("length", 1)
-            if inner
-            else size * 2 * products_per_result(eqn) or size
-        )
+        own = sum(math.prod(v.aval.shape) for v in eqn.outvars)
+        own *= max(1, 2 * products_per_result(eqn))
+        price += inner * eqn.params.get("length", 1) or own
     return price
 
 
