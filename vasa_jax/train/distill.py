@@ -27,6 +27,10 @@ A consistency model (Song et al. 2023) would need no inner steps, but its target
 itself: errors wander from t = 0 up the grid and training is longer. Here each target is the
 teacher's own. Per example a step costs S passes forward and backward and ``2 S n`` teacher passes.
 
+The teacher may hear more than the student: with ``data.clean`` it is given the sound as recorded,
+the student the same sound with noise, rooms and microphones (privileged information, Vapnik and
+Vashist 2009). What the student then learns of noise is to move as if there were none.
+
 Conditions are dropped only as far as generation drops them: controls often (mostly nobody asks),
 the past at a beginning, the end of the sound in live windows; sound rarely, for guidance is baked
 in and a branch without it no longer needed.
@@ -55,7 +59,7 @@ from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import LIDS, MOUTH, MotionStats
-from vasa_jax.train.initial import load_teacher
+from vasa_jax.train.initial import initial_weights, load_teacher
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.motion import aperture, corpus_of, draw_curves
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
@@ -70,6 +74,7 @@ class DistillConfig:
     into the release."""
 
     teacher: str = ""  # run folder or release of the motion model to distil
+    student: str = ""  # run folder or release whose student goes on; empty: begin as the teacher
     model: MotionModelConfig = MotionModelConfig()  # the teacher's, which the student keeps
     data: MotionDataConfig = MotionDataConfig()
     loss: MotionLossConfig = MotionLossConfig()
@@ -164,7 +169,7 @@ def snr_weights(schedule: Schedule, times: jax.Array, cap: float) -> jax.Array:
 def look(
     model: MotionModelConfig, past: jax.Array, batch: dict[str, Any], keep: dict[str, jax.Array]
 ) -> Seen:
-    """What the network sees of a batch of windows, given its normalised past ``(B, K, M)``."""
+    """What the student sees of a batch of windows, given its normalised past ``(B, K, M)``."""
     k = model.past
     return Seen(
         features=batch["features"],
@@ -175,6 +180,11 @@ def look(
         controls=Controls(*batch["controls"]),
         keep=keep,
     )
+
+
+def as_recorded(batch: dict[str, Any]) -> dict[str, Any]:
+    """``batch`` as the teacher hears it: the sound as recorded, where the batch tells that."""
+    return {**batch, "features": batch.get("features_clean", batch["features"])}
 
 
 def audio_scale(scale: float, mouth: float) -> dict[str, jax.Array]:
@@ -234,13 +244,14 @@ def distill_loss(
         audio_valid=heard.at[:, k:].set(heard[:, k:] & drawn["tail_audio"]),
         motion_valid=seen.motion_valid & drawn["tail_motion"],
     )
+    told = seen._replace(features=as_recorded(batch)["features"])
     x = drawn["noise"]
 
     schedule = model.make_schedule()
     times = TIME_GRIDS[cfg.generate.grid](schedule, cfg.generate.steps)
     states, said = rollout(schedule, guided_denoiser(model, params, seen, {}), x, times)
     wanted = teacher_targets(
-        schedule, guided_denoiser(model, teacher, seen, audio_scale(*cfg.scales)),
+        schedule, guided_denoiser(model, teacher, told, audio_scale(*cfg.scales)),
         SAMPLERS[cfg.teacher_sampler], states, times, cfg.substeps,
     )  # fmt: skip
     # What comes after the cut of the sound is guesswork that the teacher was not trained on.
@@ -277,7 +288,8 @@ class DistillTask:
         return TrainState.create(init_params(self.cfg.model, key), self.tx, key)
 
     def initial_params(self, params: Any) -> Any:
-        del params
+        if self.cfg.student:
+            return initial_weights(self.cfg.student, "student", params)
         return jax.tree.map(jnp.copy, self.teacher)  # the student's are donated at every step
 
     def batches(self, start_step: int, rows: slice | None = None) -> Iterator[dict[str, Any]]:
@@ -305,7 +317,7 @@ class DistillTask:
         valid = jnp.asarray(batch["motion_valid"][:, cfg.model.past :])
         truth = aperture(batch["motion"][:, cfg.model.past :])
         if not self._known:
-            guided = functools.partial(self._sample, self.teacher, batch, cfg.scales)
+            guided = functools.partial(self._sample, self.teacher, as_recorded(batch), cfg.scales)
             self._known = {"many": guided(cfg.reference_steps), "few": guided(few)}
         many = self._known["many"]
         made = self._sample(state.ema, batch, UNGUIDED, few)
@@ -333,7 +345,7 @@ class DistillTask:
         cfg = self.cfg
         batch = jax.tree.map(lambda x: x[:4], self.held_out.batch(2**31 - 1))
         student = self._sample(state.ema, batch, UNGUIDED, cfg.generate.steps)
-        teacher = self._sample(self.teacher, batch, cfg.scales, cfg.reference_steps)
+        teacher = self._sample(self.teacher, as_recorded(batch), cfg.scales, cfg.reference_steps)
         made, true = (
             np.asarray(self.motion_stats.denormalize(jnp.asarray(x))) for x in (student, teacher)
         )
