@@ -50,6 +50,7 @@ from vasa_jax.face.volume_decoder import (
     to_canonical,
 )
 from vasa_jax.face.volume_encoders import MAP, ExpressionEncoder, IdentityEncoder, VolumeEncoder
+from vasa_jax.nn.recompute import recomputed_block
 from vasa_jax.nn.residual import NormBlock
 from vasa_jax.nn.warp import sample_image
 
@@ -129,7 +130,7 @@ class VolumetricNets(nn.Module):
         c = self.cfg
 
         def block(net: str, shortcut: int):
-            kind = nn.remat(NormBlock) if net in c.remat else NormBlock
+            kind = recomputed_block(NormBlock) if net in c.remat else NormBlock
             return functools.partial(kind, shortcut=shortcut)
 
         self.encoder = VolumeEncoder(

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.nn.conv import conv_same
+from vasa_jax.nn.recompute import recomputed
 from vasa_jax.nn.residual import mean_pool
 
 VGG16_LAYERS = (2, 2, 3, 3, 3)  # convolutions before each pooling
@@ -93,7 +94,7 @@ def feature_distance(
         return jnp.stack([jnp.abs(x - y).mean((1, 2, 3)) for x, y in pairs]).mean(0)
 
     if remat:
-        at_one_scale = jax.checkpoint(at_one_scale)
+        at_one_scale = recomputed(at_one_scale)
     total = []
     for scale in range(scales):
         if scale >= finest:

@@ -1,0 +1,108 @@
+"""Rematerialisation that holds on a CPU, too: activations made again instead of kept.
+
+``jax.checkpoint`` (Chen et al. 2016, arXiv 1604.06174) keeps the second computation apart from the
+first by an ``optimization_barrier``, which XLA:CPU drops before it looks for common subexpressions:
+the two become one again, and everything is kept. Here the second computation lies in a branch of a
+conditional, which is a program of its own, is run when the gradient has arrived, and frees its
+memory when it has returned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def recomputed(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f`` of arrays (or trees of them), computed once more for its gradient.
+
+    The same values and gradients as ``f``; what ``f`` closes over gets no gradient.
+    """
+
+    def call(*args: Any) -> Any:
+        return (_branched(f) if jax.default_backend() == "cpu" else jax.checkpoint(f))(*args)
+
+    return call
+
+
+def recomputed_block(kind: type[nn.Module]) -> type[nn.Module]:
+    """A module like ``kind`` (no random numbers, parameters only), recomputed for its gradient.
+
+    Parameters have the same names. Off the CPU, ``nn.remat``.
+    """
+    if jax.default_backend() != "cpu":
+        return nn.remat(kind)
+
+    class Recomputed(kind):  # type: ignore[valid-type, misc]
+        def __call__(self, *args: Any) -> Any:
+            if self.is_initializing():
+                return super().__call__(*args)
+            fields = (f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name"))
+            block = kind(**{name: getattr(self, name) for name in fields}, parent=None)
+            return recomputed(lambda params, *args: block.apply({"params": params}, *args))(
+                self.variables["params"], *args
+            )
+
+    return Recomputed
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """Which leaves of the arguments a gradient is asked for."""
+
+    leaves: tuple[bool, ...]
+
+
+def _branched(f: Callable[..., Any]) -> Callable[..., Any]:
+    @jax.custom_vjp
+    def again(*args: Any) -> Any:
+        return f(*args)
+
+    def forward(*args: Any) -> tuple[Any, tuple[Any, _Wanted]]:
+        told, tree = jax.tree.flatten(args, is_leaf=lambda x: hasattr(x, "perturbed"))
+        values = tree.unflatten([x.value for x in told])
+        return f(*values), (values, _Wanted(tuple(x.perturbed for x in told)))
+
+    def backward(kept: tuple[Any, _Wanted], gradient: Any) -> Any:
+        args, wanted = kept
+        leaves, tree = jax.tree.flatten(args)
+        moved = [x for x, w in zip(leaves, wanted.leaves, strict=True) if w]
+        gradient = jax.tree.map(
+            lambda g: jnp.zeros(g.shape, g.dtype) if type(g).__name__ == "SymbolicZero" else g,
+            gradient,
+            is_leaf=lambda g: type(g).__name__ == "SymbolicZero",
+        )
+
+        def of_moved(*some: jax.Array) -> Any:
+            rest = iter(some)
+            return f(
+                *tree.unflatten(
+                    next(rest) if w else x for x, w in zip(leaves, wanted.leaves, strict=True)
+                )
+            )
+
+        found = iter(
+            jax.lax.cond(
+                _unforeseeable(gradient),
+                lambda some, g: jax.vjp(of_moved, *some)[1](g),
+                lambda some, g: tuple(jnp.zeros_like(x) for x in some),
+                moved, gradient,
+            )
+        )  # fmt: skip
+        return tree.unflatten(next(found) if w else None for w in wanted.leaves)
+
+    again.defvjp(forward, backward, symbolic_zeros=True)
+    return again
+
+
+def _unforeseeable(tree: Any) -> jax.Array:
+    """True, which the compiler cannot know."""
+    some = jax.tree.leaves(tree)[0]
+    one = jax.lax.index_in_dim(some.reshape(-1), 0, keepdims=False).astype(jnp.float32)
+    return (jax.lax.bitcast_convert_type(one, jnp.int32) | 1) != 0
