@@ -39,7 +39,6 @@ class MotionDataConfig:
     lead_frames: int = 40  # sound before the window that sets the level
     held_out: float = 0.03  # share of each folder, its end, that is never trained on
     augment: AugmentConfig = AugmentConfig()
-    clean: bool = False  # batches also tell the features of the sound as it was recorded
     seed: int = 0
 
 
@@ -71,8 +70,7 @@ class MotionWindows:
         """Arrays of batch size B; A = K + W + lookahead, F = K + W.
 
         features (B, A, D), audio_valid (B, A), motion (B, F, 54) physical, motion_valid (B, F),
-        controls (B, W, ...), viseme (B, F), trust (B, 54); with ``cfg.clean`` also features_clean
-        (B, A, D), of the same stretch of sound before it was varied.
+        controls (B, W, ...), viseme (B, F), trust (B, 54).
 
         ``rows`` asks for some of the B only. Windows of one stretch of sound are drawn together;
         stretch ``g`` is a pure function of (seed, step, g), whichever are made with it.
@@ -82,7 +80,7 @@ class MotionWindows:
         first, last, _ = (rows or slice(None)).indices(cfg.batch)
         need = k + per * w + ahead
         total = cfg.lead_frames + need
-        sounds, recorded, windows = [], [], []
+        sounds, windows = [], []
         for group in range(first // per, -(-last // per)):
             rng = np.random.default_rng([cfg.seed, step, 1, group])
             index = rng.choice(len(self.corpus.clips), p=self.corpus.probability)
@@ -97,17 +95,13 @@ class MotionWindows:
             if length <= need:
                 start = int(rng.integers(-k - 5, 1 + max(0, length - w - k)))
             sound = sound_at(clip.samples, start - cfg.lead_frames, total, speed)
-            recorded.append(sound)
             sounds.append(augment(sound, cfg.augment, rng, self._babble))
             windows += [(clip, speed, start + j * w) for j in range(per)]
-        heard_as = {"features": sounds} | ({"features_clean": recorded} if cfg.clean else {})
         with _on_host():
-            feats = {
-                n: np.asarray(audio_features.features(self.features, np.stack(s)))
-                for n, s in heard_as.items()
-            }
-        names = (*feats, "audio_valid", "motion", "motion_valid", "viseme", "trust")
-        out: dict[str, list[np.ndarray]] = {n: [] for n in names}
+            feats = np.asarray(audio_features.features(self.features, np.stack(sounds)))
+        out: dict[str, list[np.ndarray]] = {
+            n: [] for n in ("features", "audio_valid", "motion", "motion_valid", "viseme", "trust")
+        }
         tracks: list[Controls] = []
         cut = first - first // per * per  # rows of the first stretch that are not asked for
         for r, (clip, speed, start) in enumerate(windows[: cut + last - first]):
@@ -121,8 +115,7 @@ class MotionWindows:
             at = np.clip((frames + 0.5) * speed - 0.5, 0, len(clip.motion) - 1)
             safe = np.round(at).astype(int)
             heard = np.arange(start, start + k + w + ahead)
-            for name, rows_GTD in feats.items():
-                out[name].append(rows_GTD[r // per, offset : offset + k + w + ahead])
+            out["features"].append(feats[r // per, offset : offset + k + w + ahead])
             out["audio_valid"].append((heard >= 0) & (heard < length))
             out["motion"].append(_between(clip.motion, at))
             out["motion_valid"].append(inside)

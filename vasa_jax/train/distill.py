@@ -27,10 +27,6 @@ A consistency model (Song et al. 2023) would need no inner steps, but its target
 itself: errors wander from t = 0 up the grid and training is longer. Here each target is the
 teacher's own. Per example a step costs S passes forward and backward and ``2 S n`` teacher passes.
 
-The teacher may hear more than the student: with ``data.clean`` it is given the sound as recorded,
-the student the same sound with noise, rooms and microphones (privileged information, Vapnik and
-Vashist 2009). What the student then learns of noise is to move as if there were none.
-
 Conditions are dropped only as far as generation drops them: controls often (mostly nobody asks),
 the past at a beginning, the end of the sound in live windows; sound rarely, for guidance is baked
 in and a branch without it no longer needed.
@@ -169,7 +165,7 @@ def snr_weights(schedule: Schedule, times: jax.Array, cap: float) -> jax.Array:
 def look(
     model: MotionModelConfig, past: jax.Array, batch: dict[str, Any], keep: dict[str, jax.Array]
 ) -> Seen:
-    """What the student sees of a batch of windows, given its normalised past ``(B, K, M)``."""
+    """What the network sees of a batch of windows, given its normalised past ``(B, K, M)``."""
     k = model.past
     return Seen(
         features=batch["features"],
@@ -180,11 +176,6 @@ def look(
         controls=Controls(*batch["controls"]),
         keep=keep,
     )
-
-
-def as_recorded(batch: dict[str, Any]) -> dict[str, Any]:
-    """``batch`` as the teacher hears it: the sound as recorded, where the batch tells that."""
-    return {**batch, "features": batch.get("features_clean", batch["features"])}
 
 
 def audio_scale(scale: float, mouth: float) -> dict[str, jax.Array]:
@@ -244,14 +235,13 @@ def distill_loss(
         audio_valid=heard.at[:, k:].set(heard[:, k:] & drawn["tail_audio"]),
         motion_valid=seen.motion_valid & drawn["tail_motion"],
     )
-    told = seen._replace(features=as_recorded(batch)["features"])
     x = drawn["noise"]
 
     schedule = model.make_schedule()
     times = TIME_GRIDS[cfg.generate.grid](schedule, cfg.generate.steps)
     states, said = rollout(schedule, guided_denoiser(model, params, seen, {}), x, times)
     wanted = teacher_targets(
-        schedule, guided_denoiser(model, teacher, told, audio_scale(*cfg.scales)),
+        schedule, guided_denoiser(model, teacher, seen, audio_scale(*cfg.scales)),
         SAMPLERS[cfg.teacher_sampler], states, times, cfg.substeps,
     )  # fmt: skip
     # What comes after the cut of the sound is guesswork that the teacher was not trained on.
@@ -317,7 +307,7 @@ class DistillTask:
         valid = jnp.asarray(batch["motion_valid"][:, cfg.model.past :])
         truth = aperture(batch["motion"][:, cfg.model.past :])
         if not self._known:
-            guided = functools.partial(self._sample, self.teacher, as_recorded(batch), cfg.scales)
+            guided = functools.partial(self._sample, self.teacher, batch, cfg.scales)
             self._known = {"many": guided(cfg.reference_steps), "few": guided(few)}
         many = self._known["many"]
         made = self._sample(state.ema, batch, UNGUIDED, few)
@@ -345,7 +335,7 @@ class DistillTask:
         cfg = self.cfg
         batch = jax.tree.map(lambda x: x[:4], self.held_out.batch(2**31 - 1))
         student = self._sample(state.ema, batch, UNGUIDED, cfg.generate.steps)
-        teacher = self._sample(self.teacher, as_recorded(batch), cfg.scales, cfg.reference_steps)
+        teacher = self._sample(self.teacher, batch, cfg.scales, cfg.reference_steps)
         made, true = (
             np.asarray(self.motion_stats.denormalize(jnp.asarray(x))) for x in (student, teacher)
         )
