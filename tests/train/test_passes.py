@@ -114,6 +114,37 @@ def test_every_pass_shows_whom_where_and_what_it_should(one_by_one):
         np.testing.assert_allclose(disentangle.cosine(code, other(p.z_driver)), 1.0, atol=1e-5)
 
 
+class Learner(Painter):
+    """Paints with three numbers that can be learned."""
+
+    def dynamics(self, params, face, *, dropout=None):
+        return super().dynamics(None, face) * params["code"]
+
+    def encode(self, params, image, mask, pose, z_dyn):
+        kept = super().encode(None, image, mask, pose, z_dyn)
+        return dataclasses.replace(kept, volume=jnp.tanh(kept.volume * params["volume"]))
+
+    def decode(self, params, appearance, pose, z_dyn):
+        return jnp.sin(super().decode(None, appearance, pose, z_dyn * z_dyn) * params["picture"])
+
+
+def test_one_by_one_is_nothing_but_less_memory():
+    scene = world()
+
+    def loss(params, one_by_one):
+        passes = render_passes(
+            Learner(), params, scene.source, scene.driver, jax.random.key(0), one_by_one=one_by_one
+        )
+        shown = (passes.driven, passes.posed, passes.acted, passes.crossed, passes.turned)
+        pictures = sum(i * x.mean() for i, x in enumerate(shown, 1))
+        return pictures + passes.canonical_driver.mean() + 3 * passes.z_turned.mean()
+
+    params = {"code": 0.9, "volume": 1.1, "picture": 0.7}
+    both = [jax.value_and_grad(loss)(params, one_by_one) for one_by_one in (False, True)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *both)
+    assert all(abs(g) > 0.01 for g in both[0][1].values())
+
+
 def test_a_perfect_renderer_pays_nothing():
     terms = terms_of(passes_of())
     for name in ("l1", "perceptual", "face", "eyes", "transfer", "cross_identity", "canonical"):

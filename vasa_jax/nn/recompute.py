@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 
 def recomputed(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +26,7 @@ def recomputed(f: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def call(*args: Any) -> Any:
-        return (_branched(f) if jax.default_backend() == "cpu" else jax.checkpoint(f))(*args)
+        return _branched(f, args) if jax.default_backend() == "cpu" else jax.checkpoint(f)(*args)
 
     return call
 
@@ -59,46 +60,43 @@ class _Wanted:
     leaves: tuple[bool, ...]
 
 
-def _branched(f: Callable[..., Any]) -> Callable[..., Any]:
+def _branched(f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """``f(*args)``, its gradient computed in a branch of a conditional."""
+    given, tree = jax.tree.flatten(args)
+
     @jax.custom_vjp
-    def again(*args: Any) -> Any:
-        return f(*args)
+    def again(*leaves: Any) -> Any:
+        return f(*jax.tree.unflatten(tree, leaves))
 
-    def forward(*args: Any) -> tuple[Any, tuple[Any, _Wanted]]:
-        told, tree = jax.tree.flatten(args, is_leaf=lambda x: hasattr(x, "perturbed"))
-        values = tree.unflatten([x.value for x in told])
-        return f(*values), (values, _Wanted(tuple(x.perturbed for x in told)))
+    def forward(*told: CustomVJPPrimal) -> tuple[Any, tuple[Any, _Wanted]]:
+        leaves = [x.value for x in told]
+        return again(*leaves), (leaves, _Wanted(tuple(x.perturbed for x in told)))
 
-    def backward(kept: tuple[Any, _Wanted], gradient: Any) -> Any:
-        args, wanted = kept
-        leaves, tree = jax.tree.flatten(args)
+    def backward(kept: tuple[list[Any], _Wanted], gradient: Any) -> tuple[Any, ...]:
+        leaves, wanted = kept
         moved = [x for x, w in zip(leaves, wanted.leaves, strict=True) if w]
         gradient = jax.tree.map(
-            lambda g: jnp.zeros(g.shape, g.dtype) if type(g).__name__ == "SymbolicZero" else g,
-            gradient,
-            is_leaf=lambda g: type(g).__name__ == "SymbolicZero",
-        )
+            lambda g: jnp.zeros(g.shape, g.dtype) if isinstance(g, SymbolicZero) else g,
+            gradient, is_leaf=lambda g: isinstance(g, SymbolicZero),
+        )  # fmt: skip
 
-        def of_moved(*some: jax.Array) -> Any:
-            rest = iter(some)
-            return f(
-                *tree.unflatten(
-                    next(rest) if w else x for x, w in zip(leaves, wanted.leaves, strict=True)
-                )
-            )
+        def of_moved(*moved: jax.Array) -> Any:
+            rest = iter(moved)
+            mixed = zip(leaves, wanted.leaves, strict=True)
+            return f(*jax.tree.unflatten(tree, [next(rest) if w else x for x, w in mixed]))
 
         found = iter(
             jax.lax.cond(
                 _unforeseeable(gradient),
-                lambda some, g: jax.vjp(of_moved, *some)[1](g),
-                lambda some, g: tuple(jnp.zeros_like(x) for x in some),
+                lambda moved, g: jax.vjp(of_moved, *moved)[1](g),
+                lambda moved, g: tuple(jnp.zeros_like(x) for x in moved),
                 moved, gradient,
             )
         )  # fmt: skip
-        return tree.unflatten(next(found) if w else None for w in wanted.leaves)
+        return tuple(next(found) if w else None for w in wanted.leaves)
 
     again.defvjp(forward, backward, symbolic_zeros=True)
-    return again
+    return again(*given)
 
 
 def _unforeseeable(tree: Any) -> jax.Array:

@@ -20,10 +20,13 @@ cross identity between frames of one person.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+
+from vasa_jax.nn.recompute import recomputed
 
 
 class Renderer(Protocol):
@@ -93,6 +96,16 @@ def apart(tree: Any, n: int) -> list[Any]:
     return [one(i) for i in range(n)]
 
 
+def in_turn(f: Callable[..., Any], params: Any, parts: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """``f(params, *part)`` of each of some tuples of arguments, shaped alike, one after the other.
+
+    A loop, not calls: a compiler is free to make calls at the same time.
+    """
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+    made = jax.lax.map(lambda each: f(params, *each), stacked)
+    return [jax.tree.map(lambda a, i=i: a[i], made) for i in range(len(parts))]
+
+
 def render_driven(
     model: Renderer, params: Any, source: Frames, driver: Frames
 ) -> tuple[jax.Array, Any]:
@@ -113,14 +126,16 @@ def render_passes(
 ) -> Passes:
     """All passes of a training step; ``key`` is for dropout on the codes of real frames.
 
-    ``one_by_one`` decodes the five pictures of an example in a loop instead of in one batch: the
-    same numbers, with what a block computes kept for one picture at a time. The loop is over
+    ``one_by_one`` encodes the two and decodes the five pictures of an example in loops instead of
+    in one batch: the same numbers, with activations for one picture at a time. The loops are over
     passes, never over examples, so a batch split over devices stays split.
     """
-    both = together(source, driver)
-    z_both = model.dynamics(params, both.face, dropout=key)
-    of_both = model.encode(params, both.image, both.mask, both.pose, z_both)
-    (z_s, z_d), (of_s, of_d) = apart(z_both, 2), apart(of_both, 2)
+    z_s, z_d = apart(model.dynamics(params, together(source.face, driver.face), dropout=key), 2)
+    sides = [(s.image, s.mask, s.pose, z) for s, z in ((source, z_s), (driver, z_d))]
+    if one_by_one:
+        of_s, of_d = in_turn(model.encode, params, sides)
+    else:
+        of_s, of_d = apart(model.encode(params, *together(*sides)), 2)
     z_o, pose_o, pose_turned = other((z_d, driver.pose, source.pose))
 
     pictures = {  # appearance, pose, dynamics
@@ -131,8 +146,7 @@ def render_passes(
         "acted": (of_s, source.pose, z_d),
     }
     if one_by_one:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pictures.values())
-        rendered = list(jax.lax.map(lambda each: model.decode(params, *each), stacked))
+        rendered = in_turn(recomputed(model.decode), params, list(pictures.values()))
     else:
         rendered = apart(model.decode(params, *together(*pictures.values())), len(pictures))
     shown = dict(zip(pictures, rendered, strict=True))
