@@ -75,6 +75,17 @@ def test_two_runs_become_one_release(toy, tmp_path, capsys):
     both = load_release(out)
     assert both.config["student"]["generate"] == {"steps": 4} and "generate" not in both.config
     assert set(both.params) == {"face", "motion", "student", "head"}
+    again = tmp_path / "out" / "again"
+    assert call(release, "build", "--base", out, "--student", student, "-o", again) == 0
+    assert load_release(again).sha256 == both.sha256
+    motion = ["--motion", tmp_path / "motion", "-o", again, "--overwrite"]
+    assert call(release, "build", "--base", out, *motion) == 0
+    other = load_release(again)  # the old student had another teacher
+    assert (
+        set(other.params) == {"face", "motion", "head"} == set(other.config) - {"steps"} | {"head"}
+    )
+    with pytest.raises(UserError, match="--head, --card missing"):
+        call(release, "build", "--face", tmp_path / "face", *motion)
     (student / "stats.json").write_text("{}")
     with pytest.raises(UserError, match="other statistics"):
         call(release, *words, "--overwrite", "--student", student)

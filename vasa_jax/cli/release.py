@@ -9,14 +9,16 @@ from typing import Any
 
 DESCRIPTION = """\
 A release is a folder with all that inference needs: weights, configuration, statistics, card and
-checksums. `build` makes one from the newest checkpoints (averaged weights) of two runs; `show`
-verifies one and says what is in it.
+checksums. `build` makes one from the newest checkpoints (averaged weights) of runs; with `--base`
+what is not named comes from another release. `show` verifies one and says what is in it.
 """
 
 EXAMPLES = """\
 examples:
   vasa-jax release build --face runs/face --motion runs/motion --head head.npz \\
       --card card.md --float16 face motion -o releases/mine
+  vasa-jax release build --base lite --student runs/student -o releases/mine \\
+      --float16 face motion student head
   vasa-jax release show lite
   vasa-jax release show releases/mine
 """
@@ -28,14 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="action", required=True, metavar="build|show")
 
     build = verbs.add_parser("build", help="make a release from training runs")
-    build.add_argument("--face", required=True, metavar="RUNDIR", help="run of stage 1")
-    build.add_argument("--motion", required=True, metavar="RUNDIR", help="run of stage 2")
+    build.add_argument(
+        "--base", metavar="NAME|DIR|URL", help="release that gives all that is not named here"
+    )
+    build.add_argument("--face", metavar="RUNDIR", help="run of stage 1")
+    build.add_argument("--motion", metavar="RUNDIR", help="run of stage 2")
     build.add_argument(
         "--student", metavar="RUNDIR",
         help="run of train/distill.py: few-step weights beside the motion model's, used by default",
     )  # fmt: skip
-    build.add_argument("--head", required=True, metavar="FILE.npz", help="the reduced head")
-    build.add_argument("--card", required=True, metavar="FILE.md", help="what the release says")
+    build.add_argument("--head", metavar="FILE.npz", help="the reduced head")
+    build.add_argument("--card", metavar="FILE.md", help="what the release says")
     build.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to make")
     build.add_argument(
         "--float16",
@@ -71,20 +76,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from vasa_jax.checkpoint.release import save_release
+    from vasa_jax.checkpoint.release import load_release, save_release
     from vasa_jax.checkpoint.train_state import read_params
     from vasa_jax.core.errors import UserError
 
-    card = Path(args.card)
-    if not card.is_file():
-        raise UserError(f"no card file {card}")
     params: dict[str, Any] = {}
     config: dict[str, Any] = {}
     stats: dict[str, Any] = {}
-    steps: dict[str, int] = {}
-    runs = {"face": Path(args.face), "motion": Path(args.motion)}
-    if args.student:
-        runs["student"] = Path(args.student)
+    card = ""
+    if args.base:
+        base = load_release(args.base)
+        params, config, stats, card = (
+            dict(base.params),
+            dict(base.config),
+            dict(base.stats),
+            base.card,
+        )
+    else:
+        missing = [f"--{n}" for n in ("face", "motion", "head", "card") if not getattr(args, n)]
+        if missing:
+            raise UserError(f"{', '.join(missing)} missing; or name a release with --base")
+    if args.card:
+        if not Path(args.card).is_file():
+            raise UserError(f"no card file {args.card}")
+        card = Path(args.card).read_text(encoding="utf-8")
+    if args.motion:  # a student of another teacher
+        params.pop("student", None)
+        config.pop("student", None)
+    steps: dict[str, int] = dict(config.get("steps", {}))
+    named = {"face": args.face, "motion": args.motion, "student": args.student}
+    runs = {stage: Path(workdir) for stage, workdir in named.items() if workdir}
     for stage, workdir in runs.items():
         steps[stage], params[stage] = read_params(workdir)
         if not (workdir / "config.json").is_file():
@@ -99,11 +120,12 @@ def _build(args: argparse.Namespace) -> int:
             raise UserError(f"{args.student} was distilled from other statistics than --motion's")
         if config["student"]["model"] != config["motion"]["model"]:
             raise UserError(f"{args.student} has another model than {args.motion}")
-    params["head"] = _read_arrays(Path(args.head))
+    if args.head:
+        params["head"] = _read_arrays(Path(args.head))
     for path in args.drop:
         _drop(params, path)
     config["steps"] = steps
-    sampling = config["motion"].get("generate")
+    sampling = (config["motion"] if args.motion else config).get("generate")
     if sampling or args.generate:
         config["generate"] = _sampling(sampling or {}, args.generate)
     digest = save_release(
@@ -111,7 +133,7 @@ def _build(args: argparse.Namespace) -> int:
         params,
         config,
         stats,
-        card.read_text(encoding="utf-8"),
+        card,
         float16=args.float16,
         overwrite=args.overwrite,
     )
