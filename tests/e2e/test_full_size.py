@@ -2,7 +2,8 @@
 
     pytest -m slow tests/e2e/test_full_size.py -s
 
-Needs about 24 GB and, on two CPU cores, the better part of an hour; prints what it took.
+Needs about 20 GB and, on two CPU cores, more than an hour, eight minutes of which compile; prints
+what it took.
 """
 
 import json

@@ -95,7 +95,7 @@ class VolumetricTrainConfig:
     discriminator_optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
     batch: int = 16
-    one_by_one: bool = False  # the pictures of an example in a loop: less memory, a tenth more work
+    one_by_one: bool = False  # the pictures of an example in a loop: less memory, a fifth more work
     head: str = ""  # path of the reduced head; empty: <data.folder>/head.npz
     initial: str = ""  # run folder whose weights start this one
 
