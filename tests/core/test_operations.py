@@ -34,6 +34,10 @@ def test_loops_count_as_often_as_they_run_and_compiled_parts_once():
     one = Work(flops=2 * 3 * 5 * 4, result_bytes=4 * 15)
     looped = count_work(lambda a, b: jax.lax.map(lambda row: jax.jit(jnp.dot)(row, b), a), a, b)
     assert looped == {"": Work(flops=6 * one.flops, result_bytes=6 * one.result_bytes)}
+    summed = count_work(
+        lambda a, b: jax.lax.scan(lambda t, r: (t + r @ b, None), 0.0 * a[0] @ b, a), a, b
+    )
+    assert summed == {"": Work(flops=7 * one.flops, result_bytes=2 * one.result_bytes)}
     again = count_work(lambda a, b: jax.checkpoint(jnp.dot)(a[0], b), a, b)
     assert again[""].flops == one.flops
 

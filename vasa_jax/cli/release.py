@@ -86,12 +86,8 @@ def _build(args: argparse.Namespace) -> int:
     card = ""
     if args.base:
         base = load_release(args.base)
-        params, config, stats, card = (
-            dict(base.params),
-            dict(base.config),
-            dict(base.stats),
-            base.card,
-        )
+        params, config, stats = dict(base.params), dict(base.config), dict(base.stats)
+        card = base.card
     else:
         missing = [f"--{n}" for n in ("face", "motion", "head", "card") if not getattr(args, n)]
         if missing:

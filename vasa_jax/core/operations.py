@@ -3,7 +3,8 @@
 FLOPs are those of convolutions and matrix products, two per multiply-add; everything else is small
 beside them. Result bytes are what convolutions, products and gathers write: about what training
 keeps of a module without rematerialisation. Loops count as often as they run (a while loop, whose
-length the trace does not know, once); of a conditional's branches the dearest.
+length the trace does not know, once), but what a loop only adds up counts once as a result; of a
+conditional's branches the dearest.
 
 Modules are named by the scopes that Flax opens around them.
 """
@@ -37,7 +38,7 @@ class Work:
 def count_work(function: Callable[..., Any], *arguments: Any) -> dict[str, Work]:
     """Work by module path ("" outside of any) of one call; arguments may be ShapeDtypeStructs."""
     table: dict[str, Work] = {}
-    for path, work in _walk(jax.make_jaxpr(function)(*arguments).jaxpr, "", 1):
+    for path, work in _walk(jax.make_jaxpr(function)(*arguments).jaxpr, ""):
         table[path] = table.get(path, Work()) + work
     return table
 
@@ -51,15 +52,19 @@ def gather_branches(table: dict[str, Work], depth: int) -> dict[str, Work]:
     return short
 
 
-def _walk(jaxpr: Any, outer: str, times: int) -> Iterator[tuple[str, Work]]:
+def _walk(jaxpr: Any, outer: str, times: int = 1, kept: int = 1) -> Iterator[tuple[str, Work]]:
+    """Work of what runs ``times`` times and leaves ``kept`` results."""
     for eqn in jaxpr.eqns:
         stack = str(eqn.source_info.name_stack)
         path = SEPARATOR.join(part for part in (outer, stack) if part)
         inner = list(inner_jaxprs(eqn))
         if inner:
-            repeated = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+            rounds, stacks = 1, False
+            if eqn.primitive.name == "scan":
+                rounds = eqn.params["length"]
+                stacks = len(eqn.outvars) > eqn.params["num_carry"]
             for body in inner:
-                yield from _walk(body, path, repeated)
+                yield from _walk(body, path, times * rounds, kept * rounds if stacks else kept)
         elif eqn.primitive.name in WRITES:
             out = eqn.outvars[0].aval
             size = math.prod(out.shape)
@@ -67,7 +72,7 @@ def _walk(jaxpr: Any, outer: str, times: int) -> Iterator[tuple[str, Work]]:
                 _modules(path),
                 Work(
                     flops=times * 2 * size * products_per_result(eqn),
-                    result_bytes=times * size * out.dtype.itemsize,
+                    result_bytes=kept * size * out.dtype.itemsize,
                 ),
             )
 

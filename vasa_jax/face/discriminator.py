@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.precision import Precision
-from vasa_jax.nn.conv import GroupNorm
-from vasa_jax.nn.residual import Pointwise, mean_pool
+from vasa_jax.nn.conv import Conv
+from vasa_jax.nn.norm import GroupNorm
+from vasa_jax.nn.resample import mean_pool
+from vasa_jax.nn.residual import Pointwise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,10 +50,7 @@ class PatchNet(nn.Module):
     def __call__(self, x_BYXC: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         features = []
         for i, (width, stride) in enumerate(zip(self.cfg.widths, self.cfg.strides, strict=True)):
-            x_BYXC = nn.Conv(
-                width, (3, 3), (stride, stride), padding=((1, 1), (1, 1)), dtype=x_BYXC.dtype,
-                name=f"conv_{i}",
-            )(x_BYXC)  # fmt: skip
+            x_BYXC = Conv(width, stride=stride, name=f"conv_{i}")(x_BYXC)
             if i:  # the first block sees colours and contrast as they are
                 x_BYXC = GroupNorm(width, name=f"norm_{i}")(x_BYXC)
             x_BYXC = nn.leaky_relu(x_BYXC, 0.2)

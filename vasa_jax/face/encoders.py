@@ -11,7 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.nn.conv import Conv, GroupNorm, ResBlock, space_to_depth
+from vasa_jax.nn.conv import Conv, ResBlock
+from vasa_jax.nn.norm import GroupNorm
+from vasa_jax.nn.resample import space_to_depth
 
 
 class AppearanceEncoder(nn.Module):

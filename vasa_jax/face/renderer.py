@@ -14,16 +14,9 @@ import jax.numpy as jnp
 from vasa_jax.core.types import HEAD_WIDTH_CM
 from vasa_jax.face.head import Pose
 from vasa_jax.face.raster import MAP_NAMES, NUM_MAPS
-from vasa_jax.nn.conv import (
-    AdaptiveGroupNorm,
-    Conv,
-    Conv3D,
-    GroupNorm,
-    ResBlock,
-    depth_to_space,
-    space_to_depth,
-    upsample_nearest,
-)
+from vasa_jax.nn.conv import Conv, Conv3D, ResBlock
+from vasa_jax.nn.norm import AdaptiveGroupNorm, GroupNorm
+from vasa_jax.nn.resample import depth_to_space, space_to_depth, upsample_nearest
 from vasa_jax.nn.stored import stored
 from vasa_jax.nn.warp import sample_volumes, volume_grid
 

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 
 from vasa_jax.face.rigid import rigid_grid
 from vasa_jax.face.volume_encoders import MAP, channels_from_volume
-from vasa_jax.nn.conv import Conv, Conv3D, GroupNorm, upsample_nearest
-from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise, mean_pool
+from vasa_jax.nn.conv import Conv, Conv3D
+from vasa_jax.nn.norm import GroupNorm
+from vasa_jax.nn.resample import mean_pool, upsample_nearest
+from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise
 from vasa_jax.nn.stored import stored
 from vasa_jax.nn.warp import sample_volumes, volume_grid
 
@@ -46,7 +48,7 @@ class WarpGenerator(nn.Module):
             h = self.block(features, name=f"block_{i}")(h, code_BLD)
             h = upsample_nearest(h, (2 if h.shape[1] < self.shape[0] else 1, 2, 2))
         h = nn.relu(GroupNorm(GROUPS, name="norm")(h))
-        offset = Conv3D(3, kernel_init=nn.initializers.zeros, native=True, name="out")(h)
+        offset = Conv3D(3, kernel_init=nn.initializers.zeros, at_once=True, name="out")(h)
         return jnp.tanh(offset.astype(jnp.float32))
 
 
@@ -95,7 +97,7 @@ class VolumeUNet(nn.Module):
         h = upsample_nearest(mean_pool(h, (2, 1, 1)), (1, 2, 2))
         h = h + self.block(outer, name="skip_0")(flat)
         h = self.block(c, name="out_block")(h)
-        return Conv3D(c, native=True, name="out")(nn.relu(GroupNorm(GROUPS, name="norm")(h)))
+        return Conv3D(c, at_once=True, name="out")(nn.relu(GroupNorm(GROUPS, name="norm")(h)))
 
 
 class PictureDecoder(nn.Module):

@@ -13,8 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.nn.conv import Conv, GroupNorm
-from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise, ResNet, mean_pool
+from vasa_jax.nn.conv import Conv
+from vasa_jax.nn.norm import GroupNorm
+from vasa_jax.nn.resample import mean_pool
+from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise, ResNet
 
 MAP = 4  # the identity map and the input of the warp generators are MAP x MAP
 

@@ -16,9 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.nn.conv import conv_same
+from vasa_jax.nn.convolution import conv_same
 from vasa_jax.nn.recompute import recomputed
-from vasa_jax.nn.residual import mean_pool
+from vasa_jax.nn.resample import mean_pool
 
 VGG16_LAYERS = (2, 2, 3, 3, 3)  # convolutions before each pooling
 

@@ -15,7 +15,9 @@ import functools
 import flax.linen as nn
 import jax
 
-from vasa_jax.nn.conv import Conv, Conv3D, GroupNorm, LowRankGroupNorm, standardise
+from vasa_jax.nn.conv import Conv, Conv3D, standardise
+from vasa_jax.nn.convolution import conv_same
+from vasa_jax.nn.norm import GroupNorm, LowRankGroupNorm
 
 GROUPS = 32
 
@@ -42,7 +44,7 @@ class NormBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, code_BLD: jax.Array | None = None) -> jax.Array:
-        conv = Conv if x.ndim == 4 else functools.partial(Conv3D, native=True)
+        conv = Conv if x.ndim == 4 else functools.partial(Conv3D, at_once=True)
 
         def norm(h: jax.Array, name: str) -> jax.Array:
             if code_BLD is None:
@@ -71,11 +73,7 @@ class NormConv(nn.Module):
         shape = (self.size, self.size, x_BYXC.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         kernel = standardise(kernel) if self.standardised else kernel
-        half = self.size // 2
-        h = jax.lax.conv_general_dilated(
-            x_BYXC, kernel.astype(x_BYXC.dtype), (self.stride, self.stride),
-            [(half, half), (half, half)], dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+        h = conv_same(x_BYXC, kernel.astype(x_BYXC.dtype), self.stride)
         return GroupNorm(GROUPS, name="norm")(h)
 
 
@@ -133,12 +131,3 @@ class ResNet(nn.Module):
                 name = f"stage_{stage}_{i}"
                 h = block(self.width * 2**stage, stride, name=name)(h)
         return h
-
-
-def mean_pool(x: jax.Array, factors: tuple[int, ...]) -> jax.Array:
-    """Means over blocks of ``factors`` cells of (B, *spatial, C); each must divide its axis."""
-    shape: list[int] = [x.shape[0]]
-    for n, f in zip(x.shape[1:-1], factors, strict=True):
-        shape += [n // f, f]
-    axes = tuple(range(2, 2 * len(factors) + 1, 2))
-    return x.reshape(*shape, x.shape[-1]).mean(axes)

@@ -1,0 +1,71 @@
+"""Convolutions with gradients of their own against XLA's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vasa_jax.nn import conv, convolution
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "size", "stride"),
+    [
+        ((2, 8, 6, 12), 5, (3, 3), 1),
+        ((1, 36, 200, 4), 3, (3, 3), 1),  # several blocks of rows
+        ((2, 7, 6, 40), 3, (3, 3), 1),  # few outputs: columns of the gradient
+        ((2, 7, 6, 40), 2, (5, 1), 1),
+        ((2, 5, 9, 3), 4, (1, 5), 1),
+        ((2, 8, 6, 12), 5, (3, 3), 2),
+        ((1, 73, 400, 4), 3, (7, 7), 2),  # several blocks of rows, a last row of its own
+        ((2, 10, 9, 30), 2, (3, 5), 3),
+    ],
+)
+def test_cpu_convolution_has_the_gradients_of_the_plain_one(shape, outputs, size, stride):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*size, shape[-1], outputs)), jnp.float32)
+
+    def loss(f):
+        return lambda x, k: jnp.sum(jnp.sin(f(x, k, stride)))
+
+    ours = jax.grad(loss(convolution._cpu_conv), argnums=(0, 1))(x, kernel)
+    plain = jax.grad(loss(convolution._plain_conv), argnums=(0, 1))(x, kernel)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(3, 5), (1, 1)])
+def test_convolution_of_few_cells_equals_the_plain_one(size, stride):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 6, 12)), jnp.float32)
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(*size, 12, 5)), jnp.float32)
+    for y in (8, 7):
+        np.testing.assert_allclose(
+            convolution._conv_few_cells(x[:, :y], kernel, stride),
+            convolution._plain_conv(x[:, :y], kernel, stride),
+            rtol=1e-4, atol=1e-4,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_conv3d_equals_the_native_one_and_so_do_its_gradients(at_once):
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 4, 6, 5, 3)), jnp.float32)
+    layer = conv.Conv3D(4, at_once=at_once)
+    kernel = layer.init(jax.random.key(0), x)["params"]["kernel"]
+
+    def ours(x, kernel):
+        return layer.apply({"params": {"kernel": kernel, "bias": jnp.zeros(4)}}, x)
+
+    def native(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        )
+
+    np.testing.assert_allclose(ours(x, kernel), native(x, kernel), atol=1e-5)
+
+    def gradients(f):
+        return jax.grad(lambda x, k: jnp.sum(jnp.sin(f(x, k))), argnums=(0, 1))(x, kernel)
+
+    for a, b in zip(gradients(ours), gradients(native), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
