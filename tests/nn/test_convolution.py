@@ -1,5 +1,7 @@
 """Convolutions with gradients of their own against XLA's."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,3 +71,27 @@ def test_conv3d_equals_the_native_one_and_so_do_its_gradients(at_once):
 
     for a, b in zip(gradients(ours), gradients(native), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA's program for a CPU")
+@pytest.mark.parametrize("call", [
+    convolution.conv_same,
+    convolution.conv3d_same,
+    lambda x, k: convolution.conv_same(x, k, 2),
+], ids=["2d", "3d", "strided"])  # fmt: skip
+def test_no_gradient_convolves_with_a_transposed_kernel(call):
+    # XLA:CPU has fast convolutions for kernels (taps, I, O), and plain loops for all others. In the
+    # main program it brings every convolution into that form, in loops and branches it does not.
+    volume = call is convolution.conv3d_same
+    x = jnp.ones((1, *(16,) * (2 + volume), 16))
+    kernel = jnp.ones((*(3,) * (2 + volume), 16, 16))
+
+    def twice(x, kernel):
+        return jnp.sum(jnp.sin(call(jnp.sin(call(x, kernel)), kernel)))
+
+    def looped(x, kernel):
+        return jax.lax.map(lambda x: jax.grad(twice, argnums=(0, 1))(x, kernel), x)
+
+    text = jax.jit(looped).lower(jnp.stack([x, x]), kernel).compile().as_text()
+    layouts = re.findall(r" convolution\(.*dim_labels=(\S+?)[,\s]", text)
+    assert len(layouts) >= 4 and all("io->" in layout for layout in layouts), layouts

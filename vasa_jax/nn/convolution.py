@@ -91,10 +91,33 @@ def _kernel_gradient(
     return total.reshape(height, width, c, o)
 
 
+def _turned(kernel: jax.Array) -> jax.Array:
+    """The kernel that brings a gradient back to the input: taps reversed, (*taps, O, C)."""
+    taps = tuple(range(kernel.ndim - 2))
+    return jnp.flip(jnp.swapaxes(kernel, -1, -2), taps)
+
+
+def _input_gradient(
+    g_BYXO: jax.Array, kernel_YXIO: jax.Array, size: tuple[int, int], stride: int
+) -> jax.Array:
+    """Gradient (B, *size, C) of a convolution's input.
+
+    JAX's own rule transposes by naming the kernel's axes anew, which XLA:CPU undoes in the main
+    program only: in a loop or branch it would run as a plain loop over numbers.
+    """
+    padding = []
+    for taps, n, out in zip(kernel_YXIO.shape[:2], size, g_BYXO.shape[1:3], strict=True):
+        rest = n - 1 - (out - 1) * stride  # cells after the last one that a kernel was around
+        padding.append((taps // 2, taps // 2 + rest))
+    return jax.lax.conv_general_dilated(
+        g_BYXO, _turned(kernel_YXIO), (1, 1), padding, lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+
+
 def _cpu_conv_backward(stride, residual, g_BYXO):
     x_BYXC, kernel = residual
-    _, to_input = jax.vjp(lambda x: _plain_conv(x, kernel, stride), x_BYXC)
-    (dx,) = to_input(g_BYXO)
+    dx = _input_gradient(g_BYXO, kernel, x_BYXC.shape[1:3], stride)
     dk = _kernel_gradient(x_BYXC, g_BYXO, kernel.shape[:2], stride)
     return dx, dk.astype(kernel.dtype)
 
@@ -170,8 +193,7 @@ def _cpu_conv3d_forward(x, kernel):
 
 def _cpu_conv3d_backward(residual, g_BZYXO):
     x_BZYXC, kernel = residual
-    turned = kernel[::-1, ::-1, ::-1].transpose(0, 1, 2, 4, 3)
-    dx = _tap_by_tap(g_BZYXO, turned, loop=True)
+    dx = _tap_by_tap(g_BZYXO, _turned(kernel), loop=True)
     padded, g = _depth_padded(x_BZYXC), g_BZYXO.reshape(-1, *g_BZYXO.shape[2:])
     dk = jax.lax.map(
         lambda tap: _kernel_gradient(_planes(padded, tap), g, kernel.shape[1:3]), jnp.arange(3)
