@@ -5,7 +5,8 @@ Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activat
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
 Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
 Overfit  ...face_512.py:overfit   (CPU, 128 px, two rendered people, every loss; about 3 hours)
-Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; not yet trained at this size
+Cost     one frame 0.52 TFLOP, one portrait 2.8 TFLOP; an update of two pairs 78 TFLOP, on two CPU
+         cores 17 minutes and 22 GB (experiments/2026-11-22_full_size); not yet trained at this size
 
 Schedule of MegaPortraits: 300k steps, batch 16, AdamW (0.5, 0.999), 2e-4 to 1e-6 by cosine (the
 discriminator to 4e-6), no clipping, starting from the 256 px model (--set initial=runs/face_256).
