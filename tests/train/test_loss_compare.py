@@ -44,8 +44,8 @@ def test_an_unknown_commit_is_one_line(capsys):
 
 
 @pytest.mark.slow
-def test_a_commit_trains_like_itself(tmp_path, capsys):
+def test_a_commit_trains_like_itself(tmp_path, capfd):
     options = ["--config", "configs/motion_lite.py:smoke", "--steps", "3"]
     assert main([".", ".", *options, "--json", str(tmp_path / "same.json")]) == 0
     assert json.loads((tmp_path / "same.json").read_text())["identical"]
-    capsys.readouterr()
+    capfd.readouterr()

@@ -165,13 +165,14 @@ def _video(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
 
     files = [Path(f) for f in args.files]
     portrait = _portrait(Path(args.portrait)) if args.portrait else None
-    spoken = [phonemes.recognise(to_speech(*read_video_audio(f))) for f in files]
+    sounds = [to_speech(*read_video_audio(f)) for f in files]
+    spoken = [phonemes.recognise(sound) for sound in sounds]
     clips = []
     for i, file in enumerate(files):
         began = time.perf_counter()
         clip = suite.measure_clip(
-            read_video(file), spoken[i], portrait=portrait, others=spoken[i + 1 :] + spoken[:i],
-            judges=judges, align_sound=args.align,
+            read_video(file), spoken[i], samples=sounds[i], portrait=portrait,
+            others=spoken[i + 1 :] + spoken[:i], judges=judges, align_sound=args.align,
         )  # fmt: skip
         clips.append({"name": file.stem, **clip})
         _say(i, len(files), file.stem, clip, began)
@@ -311,7 +312,7 @@ def _talk(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         )  # fmt: skip
         others = [spoken[p] for p in speeches if p != voice]
         clip = suite.measure_clip(
-            frames, spoken[voice], others=others, judges=judges,
+            frames, spoken[voice], samples=samples[voice], others=others, judges=judges,
             portrait=suite.Portrait(talker.image, talker.face.landmarks),
         )  # fmt: skip
         clips.append({"name": name, **clip, "render": talker.report()["ms_per_frame"]})

@@ -21,7 +21,6 @@ from vasa_jax.core.types import (
     MOTION_DIM,
     MOTION_INDEX,
     POSE,
-    SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,
     Controls,
 )
@@ -33,6 +32,7 @@ from vasa_jax.face import align
 from vasa_jax.face.finder import FaceTracker
 from vasa_jax.face.head import load_head
 from vasa_jax.face.motion_encoder import MotionEncoderConfig, MotionReader, typical_rest
+from vasa_jax.io.audio import to_speech
 from vasa_jax.io.video import read_video, read_video_audio
 
 FOUND_SHARE = 0.9  # of the frames; a video with fewer faces is left out
@@ -91,7 +91,7 @@ def video_clip(
         return None
     # A frame without a face repeats the one before it.
     last = np.maximum.accumulate(np.where(ok, np.arange(len(ok)), int(np.argmax(ok))))
-    samples = _sound(path)[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
+    samples = video_sound(path)[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
     return landmark_clip(landmarks[last], samples, reader)
 
 
@@ -109,14 +109,9 @@ def landmark_clip(
     return real_clip(samples, reader(in_crop, rest), heard.viseme[:frames].astype(np.int8))
 
 
-def _sound(path: Path) -> np.ndarray:
-    samples, rate = read_video_audio(path)
-    samples = samples.mean(1) if samples.ndim == 2 else samples
-    if rate != SAMPLE_RATE_HZ:
-        import soxr
-
-        samples = soxr.resample(samples, rate, SAMPLE_RATE_HZ)
-    return np.asarray(samples, np.float32)
+def video_sound(path: Path) -> np.ndarray:
+    """The sound of a video, mono at 16 kHz."""
+    return to_speech(*read_video_audio(path))
 
 
 def real_clip(

@@ -15,7 +15,7 @@ import numpy as np
 
 from vasa_jax.core.types import FPS
 from vasa_jax.face import align
-from vasa_jax.metrics import identity, image, motion, sync
+from vasa_jax.metrics import identity, image, motion, sync, sync_net
 from vasa_jax.metrics.phonemes import Phoneme
 
 REFERENCE_FILE = Path(__file__).parent / "reference.json"
@@ -49,6 +49,9 @@ ROWS = (
     Row("correlation_foreign", "  sound of another recording, peak"),
     Row("closures", "closures on p b m", 2, "num_closures"),
     Row("closures_chance", "  by chance", 2, "num_closures"),
+    Row("sync_net", "sync judge (a net): confidence"),
+    Row("sync_net_at_0", "  at no lag"),
+    Row("sync_net_shifted", "  sound shifted by seconds"),
     Row("rest_ratio", "mouth in silence / in speech"),
     Row("rest_quiver", "  its movement / in speech"),
     Row("blinks_per_minute", "blinks per minute", 1, "seconds"),
@@ -82,13 +85,15 @@ def measure_clip(
     frames: Iterable[np.ndarray],
     phonemes: list[Phoneme],
     *,
+    samples: np.ndarray | None = None,
     portrait: Portrait | None = None,
     others: Sequence[list[Phoneme]] = (),
     judges: Sequence[str] = ("mobileface", "faceres"),
     align_sound: bool = False,
     tracker: Any = None,
 ) -> dict[str, Any]:
-    """All values of one clip. Frames are uint8 RGB at 25 per second.
+    """All values of one clip. Frames are uint8 RGB at 25 per second, ``samples`` its sound (mono,
+    16 kHz), without which the sync judge is silent.
 
     Without a portrait the first face found stands for it in identity, and sharpness has no ratio.
     ``others`` are phonemes of other recordings, for the sync that must not be there.
@@ -118,6 +123,7 @@ def measure_clip(
         "seconds": len(track) / FPS,
         **motion.measure(track),
         **sync.measure(track, phonemes, align=align_sound),
+        **({} if samples is None else sync_net.load().measure(track, samples)),
         "correlation_foreign": sync.foreign_correlation(track, list(others)),
         "num_phonemes": len(phonemes),
         "sharpness": float(np.median(sharp)) if sharp else float("nan"),
