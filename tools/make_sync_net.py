@@ -4,8 +4,7 @@
     python tools/make_sync_net.py runs/sync_net --rank VIDEO...  # only ranks these recordings
     python tools/make_sync_net.py --rank VIDEO...                # the same with the packaged one
 
-The released half-precision weights are those that rank. ``--late NAME=FRAMES`` takes out a known
-delay of a recording's sound.
+The released half-precision weights are those that rank.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from pathlib import Path
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import SAMPLES_PER_FRAME
-from vasa_jax.data.corpus import MotionClip, read_shard, write_shard
+from vasa_jax.data.corpus import read_shard, write_shard
 from vasa_jax.data.lips import lip_clip
 from vasa_jax.data.videos import video_landmarks, video_sound
 from vasa_jax.metrics import sync_net
@@ -30,10 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, nargs="?", help="run folder of configs/sync_net.py")
     parser.add_argument("--rank", type=Path, nargs="+", metavar="VIDEO", default=[])
-    parser.add_argument("--late", action="append", metavar="NAME=FRAMES", default=[])
     parser.add_argument("--landmarks", type=Path, help="folder that keeps the videos' landmarks")
     args = parser.parse_args()
-    late = {name: int(n) for name, n in (word.split("=") for word in args.late)}
     with tempfile.TemporaryDirectory() as folder:
         path = sync_net.WEIGHTS_FILE
         if args.run is not None:
@@ -50,17 +46,10 @@ def main() -> None:
                 return
         if not args.rank:
             parser.error("a run folder or --rank expected")
-        clips = [_clip(video, late.get(video.stem, 0), args.landmarks) for video in args.rank]
+        clips = [lip_clip(video_sound(v), video_landmarks(v, args.landmarks)) for v in args.rank]
         write_shard(Path(folder) / "clips.npz", clips)  # as training reads them
         found = ranks(sync_net.load(path), read_shard(Path(folder) / "clips.npz"))
     print(json.dumps({"clips": len(clips), **{k: round(float(v), 4) for k, v in found.items()}}))
-
-
-def _clip(video: Path, late: int, kept: Path | None) -> MotionClip:
-    landmarks, samples = video_landmarks(video, kept), video_sound(video)
-    if late >= 0:
-        return lip_clip(samples[late * SAMPLES_PER_FRAME :], landmarks)
-    return lip_clip(samples, landmarks[-late:])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def test_frames_without_a_face_repeat_and_a_video_of_nobody_is_left_out(tmp_path
     landmarks = np.tile(np.arange(30, dtype=np.float32)[:, None, None], (1, 478, 3))
     landmarks[[0, 7]] = np.nan
     monkeypatch.setattr(videos, "video_landmarks", lambda path, kept: landmarks)
-    monkeypatch.setattr(videos, "_sound", lambda path: np.zeros(30 * SAMPLES_PER_FRAME, np.float32))
+    monkeypatch.setattr(
+        videos, "video_sound", lambda path: np.zeros(30 * SAMPLES_PER_FRAME, np.float32)
+    )
     monkeypatch.setattr(videos, "landmark_clip", lambda x, s, r: seen.update(x=x, s=s))
     videos.video_clip(tmp_path / "a.mp4", reader=None, audio_late_frames=2)
     assert [seen["x"][i, 0, 0] for i in (0, 6, 7, 8)] == [1, 6, 6, 8]

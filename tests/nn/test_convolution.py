@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vasa_jax.core.target import traced_for
 from vasa_jax.nn import conv, convolution
 
 
@@ -95,3 +96,11 @@ def test_no_gradient_convolves_with_a_transposed_kernel(call):
     text = jax.jit(looped).lower(jnp.stack([x, x]), kernel).compile().as_text()
     layouts = re.findall(r" convolution\(.*dim_labels=(\S+?)[,\s]", text)
     assert len(layouts) >= 4 and all("io->" in layout for layout in layouts), layouts
+
+
+def test_for_another_backend_the_plain_one_is_traced():
+    x, kernel = jnp.ones((1, 4, 4, 4, 2)), jnp.ones((3, 3, 3, 2, 2))
+    with traced_for("gpu"):
+        text = str(jax.make_jaxpr(lambda x, k: convolution.conv3d_same(x, k))(x, kernel))
+    assert text.count("conv_general_dilated[") == 1 and "scan" not in text
+    assert "scan" in str(jax.make_jaxpr(lambda x, k: convolution.conv3d_same(x, k))(x, kernel))

@@ -76,5 +76,5 @@ def test_a_short_run_ranks_clips_it_has_not_heard(tmp_path):
     outcome = loop.run(task, tmp_path / "run", steps=120, loop=cfg.loop)
     found = task.evaluate(outcome.state)
     assert found["true_over_shuffled"] == 1.0 and found["true_over_shifted"] > 0.9
-    assert found["true"] - found["shuffled"] > before["true"] - before["shuffled"] + 0.2
+    assert found["true"] - found["shuffled"] > before["true"] - before["shuffled"] + 0.1
     assert found["lag"] <= 1.0

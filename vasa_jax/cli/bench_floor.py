@@ -64,17 +64,19 @@ def config_floor(name: str, say: Say) -> dict[str, Any]:
     """Parts of a training configuration, by hand only: nothing is allocated, compiled or run."""
     from vasa_jax.cli.inspect import model_of
     from vasa_jax.core.config import load_config
+    from vasa_jax.core.target import traced_for
 
     cfg = load_config(name)
     model = model_of(cfg, name)
     params = model.parameters(cfg.model)
     precision = getattr(cfg.model, "precision", None)
     dtype = getattr(precision, "compute", "float32")
-    parts = [
-        _part(call, float(call.name == "render"), dtype, say, measure=False)
-        for call in model.calls(cfg, params)
-        if not call.training
-    ]
+    with traced_for("gpu"):  # what it predicts is a GPU
+        parts = [
+            _part(call, float(call.name == "render"), dtype, say, measure=False)
+            for call in model.calls(cfg, params)
+            if not call.training
+        ]
     return {"name": name, "note": "counted by hand, not run"} | table(parts, None)
 
 

@@ -10,6 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from vasa_jax.core.target import backend
+
 # A map up to so large, of at least so many channels, is convolved by one matrix product on a CPU.
 FEW_CELLS, MANY_CHANNELS = 64, 256
 
@@ -143,7 +145,7 @@ def conv_same(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> jax
     product: XLA:CPU lays the kernel out anew at every call, which there costs more (512 channels,
     2 x 2 cells: 16 times).
     """
-    if jax.default_backend() != "cpu":
+    if backend() != "cpu":
         return _plain_conv(x_BYXC, kernel_YXIO, stride)
     _, y, x, channels = x_BYXC.shape
     few_cells = y * x <= FEW_CELLS and channels >= MANY_CHANNELS
@@ -210,5 +212,5 @@ def conv3d_same(x_BZYXC: jax.Array, kernel_ZYXIO: jax.Array) -> jax.Array:
     On a CPU a loop of 2D ones over depth taps, with a gradient of its own: XLA:CPU's takes 1.5 to 5
     times longer, 10 to 30 with few channels (96 and 192; 64 and 32; 32 and 3, measured).
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = backend() == "cpu"
     return (_cpu_conv3d if on_cpu else _plain_conv3d)(x_BZYXC, kernel_ZYXIO)
