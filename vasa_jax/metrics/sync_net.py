@@ -129,14 +129,12 @@ def _onto(points_TL3: np.ndarray, target_L3: np.ndarray) -> np.ndarray:
     return (points_TL3 - middle) @ turn * scale[:, None, None] + target.mean(0)
 
 
-def shifted_agreement(
-    mouth_TE: np.ndarray, sound_TE: np.ndarray, *, most: int = MAX_LAG_FRAMES
-) -> np.ndarray:
-    """Mean cosine (2 most + 1,) of mouth and sound; a positive lag means the mouth is late."""
+def shifted_agreement(mouth_TE: np.ndarray, sound_TE: np.ndarray) -> np.ndarray:
+    """Mean cosine (31,) of mouth and sound at lags -15 .. 15; positive: the mouth is late."""
     n = min(len(mouth_TE), len(sound_TE))
     mouth, sound = mouth_TE[:n], sound_TE[:n]
     out = []
-    for lag in range(-most, most + 1):
+    for lag in range(-MAX_LAG_FRAMES, MAX_LAG_FRAMES + 1):
         late, early = max(lag, 0), max(-lag, 0)
         out.append((mouth[late : n - early] * sound[early : n - late]).sum(-1).mean())
     return np.array(out)

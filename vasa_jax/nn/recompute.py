@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from vasa_jax.core.target import backend
+
 
 def recomputed(f: Callable[..., Any]) -> Callable[..., Any]:
     """``f`` of arrays (or trees of them), computed once more for its gradient.
@@ -26,7 +28,7 @@ def recomputed(f: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def call(*args: Any) -> Any:
-        return _branched(f, args) if jax.default_backend() == "cpu" else jax.checkpoint(f)(*args)
+        return _branched(f, args) if backend() == "cpu" else jax.checkpoint(f)(*args)
 
     return call
 
@@ -36,7 +38,7 @@ def recomputed_block(kind: type[nn.Module]) -> type[nn.Module]:
 
     Parameters have the same names. Off the CPU, ``nn.remat``.
     """
-    if jax.default_backend() != "cpu":
+    if backend() != "cpu":
         return nn.remat(kind)
 
     class Recomputed(kind):  # type: ignore[valid-type, misc]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.target import backend
 from vasa_jax.nn.stored import stored
 
 
@@ -114,7 +115,7 @@ def sample_volumes(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
     (B, Z, Y, X, C), (B, ..., 3) -> (B, ..., C), in the volume's dtype. On a CPU the gradient is
     that of eight corners gathered at once: scattered corner by corner it takes longer (measured).
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = backend() == "cpu"
     return (_cpu_sample if on_cpu else jax.vmap(_sample_fused))(volume_BZYXC, points_BN3)
 
 
