@@ -21,7 +21,7 @@ import numpy as np
 
 from vasa_jax.core.types import EXPRESSION_NAMES
 from vasa_jax.data.mesh_head import LID_PAIRS
-from vasa_jax.face.head import GROUPS, LIDS_SHUT_CM, SIZE_CLASSES_CM, triangle_extent
+from vasa_jax.face.head import GROUPS, LIDS_SHUT_CM
 
 LOOK = (
     "eyeLookUp_L", "eyeLookUp_R", "eyeLookDown_L", "eyeLookDown_R", "eyeLookIn_L", "eyeLookIn_R",
@@ -203,9 +203,6 @@ def main() -> None:
         names_of = "+".join(GROUPS[g] for g in gs)
         print(f"{names_of:20s} {len(seeds):5d} vertices {len(reduced):5d} triangles")
     seeds, t, g = np.concatenate(seeds_all), np.concatenate(tris_all), np.concatenate(group_all)
-    size_class = np.searchsorted(SIZE_CLASSES_CM, triangle_extent(v0[seeds], t))
-    order = np.argsort(size_class, kind="stable")
-    t, g = t[order], g[order]
 
     vg = np.zeros(len(seeds), int)
     start = 0
@@ -256,7 +253,7 @@ def main() -> None:
         lids=lids.astype(np.int32), lids_shut=lids_shut,
         source_vertex=seeds.astype(np.int32),
     )  # fmt: skip
-    print(f"{len(seeds)} vertices, {len(t)} triangles, size classes {np.bincount(size_class)}")
+    print(f"{len(seeds)} vertices, {len(t)} triangles")
     if args.stills:
         calibrate(arrays, args.stills, vg)
     temporary = args.out.with_suffix(".tmp.npz")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.face import raster
+from vasa_jax.face import geometry
 from vasa_jax.face.autoencoder import soften
 from vasa_jax.face.renderer import binomial
 from vasa_jax.nn.warp import image_grid
@@ -28,19 +28,19 @@ def test_the_low_pass_is_binomial_keeps_constants_and_has_no_answer_at_nyquist()
 def test_smooth_motion_has_no_contour():
     grid = image_grid(N, N)
     for flow in (grid, grid + 0.3, grid * 1.4):  # still, shifted, scaled by less than the threshold
-        assert float(raster.contour(flow).max()) == 0.0
+        assert float(geometry.contour(flow).max()) == 0.0
 
 
 def test_two_surfaces_have_one_between_them():
     grid = image_grid(N, N)
     right = (jnp.arange(N) >= 6)[None, :, None]
     flow = grid + jnp.where(right, 3.0 * 2 / N, 0.0)  # three pixels to the side
-    found = np.array(raster.contour(flow))[..., 0]
+    found = np.array(geometry.contour(flow))[..., 0]
     np.testing.assert_array_equal(found[:, [5, 6]], 1.0)
     found[:, [5, 6]] = 0.0
     assert not found.any()
     half = grid + jnp.where(right, 1.5 * 2 / N, 0.0)  # halfway between both thresholds
-    np.testing.assert_allclose(np.asarray(raster.contour(half))[:, 5, 0], 0.5, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(geometry.contour(half))[:, 5, 0], 0.5, atol=1e-4)
 
 
 def test_only_contours_are_softened():

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
+from vasa_jax.face import geometry, inpaint, raster
 from vasa_jax.face import head as heads
-from vasa_jax.face import inpaint, raster
 from vasa_jax.nn.warp import sample_image
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
 SIZE = 128
-FACE = raster.MAP_NAMES.index("face")
+FACE = geometry.MAP_NAMES.index("face")
 SKIN, WALL = np.array([0.4, 0.1, -0.2]), np.array([-0.9, 0.9, 0.7])
 
 
@@ -40,17 +40,17 @@ def test_cells_spread_linearly_between_their_centres():
 def turned():
     """A head of one colour before a wall of another, 0.45 rad to the side."""
     head = heads.head_from_arrays(load_release("lite").params["head"])
-    classes = heads.size_classes(head)
     head = jax.tree.map(jnp.asarray, head)
-    source = raster.place_source(
+    source = geometry.place_source(
         head, jnp.zeros(head.identity.shape[0]), jnp.zeros(54), jnp.array([0.0, 0.05, 1 / 14.0]),
-        size=SIZE, classes=classes,
+        size=SIZE,
     )  # fmt: skip
-    portrait = np.where((np.asarray(source.depth) > -500)[..., None], SKIN, WALL)
+    shown = raster.rasterise(source.placed, head.triangles, size=SIZE).triangle_YX >= 0
+    portrait = np.where(np.asarray(shown)[..., None], SKIN, WALL)
     layers = jnp.asarray(np.concatenate([portrait, portrait], -1), jnp.float32)
     motion = jnp.zeros(54).at[0].set(0.45)
     pose = heads.drive(source.motion, source.placement, motion)
-    return layers, raster.drive_geometry(head, source, pose, size=SIZE, classes=classes)
+    return layers, geometry.drive_geometry(head, source, pose, size=SIZE)
 
 
 def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):

@@ -13,7 +13,6 @@ import pytest
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
-from vasa_jax.face import raster as our_raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
 from vasa_jax.face.renderer import WarpGenerator
 from vasa_jax.nn.warp import sample_image, sample_volumes
@@ -46,7 +45,7 @@ def faces():
     model = FaceAutoencoder(CFG, head)
     params = weights.random_weights(jax.eval_shape(model.init, jax.random.key(0)))
     twin = weights.load(lite_face.LiteFace(CFG), params)
-    return model, params, twin, *twin_head.head_tensors(head, "cpu")
+    return model, params, twin, twin_head.head_tensors(head, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +92,12 @@ def ours(faces, scene):
 
 
 def test_head_and_raster(faces, scene, ours) -> None:
-    model, _, _, head, classes = faces
+    model, _, _, head = faces
     image, identity, own, driving = scene
-    assert classes == model.classes
     appearance, pose, (warped, maps, _, contour, line), _ = ours
     geometry, layers = appearance.geometry, appearance.layers
     q = weights.tensors
-    mine = raster.place_source(
-        head, q(identity), q(own), q(PLACEMENT), size=CFG.size, classes=classes
-    )
+    mine = raster.place_source(head, q(identity), q(own), q(PLACEMENT), size=CFG.size)
     np.testing.assert_allclose(mine.placed, geometry.placed, atol=1e-4)  # depth is in cm
     assert (mine.opening.numpy() == geometry.opening).mean() > 0.999
     twin_pose = twin_head.drive(q(own), q(PLACEMENT), q(driving), q(heads.resting_share()))
@@ -112,7 +108,7 @@ def test_head_and_raster(faces, scene, ours) -> None:
     given = raster.SourceGeometry(*q(geometry))
     skin_made = inpaint.skin_layer(front(image[None]), given.opening)
     np.testing.assert_allclose(back(skin_made)[0], layers[..., 3:], atol=ATOL)
-    made = raster.drive_geometry(head, given, twin_pose, size=CFG.size, classes=classes)
+    made = raster.drive_geometry(head, given, twin_pose, size=CFG.size)
     spread = front(layers[None]).expand(2, -1, -1, -1)
     moved = inpaint.warp_layers(spread, made, "gather")
     gap = np.abs(made.maps.numpy() - np.asarray(maps)).max(-1)
@@ -136,12 +132,12 @@ def test_warp_generator_resizes_as_ours() -> None:
 
 
 def test_nets_and_picture(faces, scene, ours) -> None:
-    _, _, twin, head, classes = faces
+    _, _, twin, head = faces
     image, identity, own, driving = scene
     appearance, pose, warped, expected = ours
     q = weights.tensors
     with torch.no_grad():
-        mine = twin.encode(head, classes, front(image[None]), q(identity), q(own), q(PLACEMENT))
+        mine = twin.encode(head, front(image[None]), q(identity), q(own), q(PLACEMENT))
     np.testing.assert_allclose(back(mine.volume)[0], appearance.volume, atol=10 * ATOL)
     np.testing.assert_allclose(mine.z_id[0], appearance.z_id, atol=ATOL)
 
@@ -152,7 +148,7 @@ def test_nets_and_picture(faces, scene, ours) -> None:
     layers, maps, skin, contour, line = map(front, warped)
     with torch.no_grad():
         picture = twin.finish(layers, maps, skin, contour, line, given, twin_head.Pose(*q(pose)))
-        whole = twin.render(head, classes, given, q(driving))
+        whole = twin.render(head, given, q(driving))
     np.testing.assert_allclose(back(picture), expected, atol=10 * ATOL)
     levels = lite_face.to_uint8(whole).numpy().astype(int) - np.asarray(to_uint8(expected))
     assert (np.abs(levels) > 1).mean() < 0.02  # pixels that another triangle owns
@@ -166,13 +162,12 @@ def test_the_twins_raster_keeps_the_nearest_triangle() -> None:
     far = [[x, y, -1.0] for x, y, _ in near]
     placed = torch.tensor([near + far, far + near])
     triangles = torch.tensor([[0, 1, 2], [3, 4, 5]])
-    # In the third class the window is 24 px of 256, here all of the picture.
-    triangle, depth = raster.rasterise(placed, triangles, size=16, classes=(0, 0, 2))
+    # They do not fit the usual window of 3 px: the larger ones, 4 px, draw their corners.
+    triangle, depth = raster.rasterise(placed, triangles, size=16)
     seen = triangle >= 0
     if not seen.any():  # wound the other way round
-        triangle, depth = raster.rasterise(placed, triangles.flip(1), size=16, classes=(0, 0, 2))
+        triangle, depth = raster.rasterise(placed, triangles.flip(1), size=16)
         seen = triangle >= 0
     assert set(triangle[0][seen[0]].tolist()) == {0}
     assert set(triangle[1][seen[1]].tolist()) == {1}
     np.testing.assert_allclose(depth[seen], 1.0, atol=1e-3)
-    assert our_raster.FRONT_SHARE[2] * 2 > 1  # both triangles were kept

@@ -24,9 +24,9 @@ from tools.torch_ref.motion import MotionModel as TwinMotion
 from tools.torch_ref.rolling import Rolling, RollingState
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.face import head as heads
-from vasa_jax.face import raster as our_raster
 from vasa_jax.face import renderer, volume_decoder
 from vasa_jax.face.autoencoder import FaceAutoencoder
+from vasa_jax.face.geometry import NUM_MAPS
 from vasa_jax.face.rigid import canonical_from_view, view_from_canonical
 from vasa_jax.face.volumetric import VolumetricAutoencoder
 from vasa_jax.generate import rolling
@@ -113,7 +113,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     model = FaceAutoencoder(cfg, scene.head)
     params = scene.params["face"]
     twin = weights.load(lite_face.LiteFace(cfg), params)
-    head, classes = twin_head.head_tensors(scene.head, "cpu")
+    head = twin_head.head_tensors(scene.head, "cpu")
     own, placement, driving = scene.own, scene.placement, scene.driving[:2]
 
     def net(method: Callable, *arguments: Any) -> Any:
@@ -129,9 +129,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
 
     geometry, layers, pose, own_pose = portrait(model.head, scene.image)
     given = raster.SourceGeometry(*q(geometry))
-    mine = raster.place_source(
-        head, q(scene.identity), q(own), q(placement), size=cfg.size, classes=classes
-    )
+    mine = raster.place_source(head, q(scene.identity), q(own), q(placement), size=cfg.size)
     table.add("portrait: head", geometry.placed, mine.placed)
     table.share("portrait: openings", (mine.opening.numpy() == geometry.opening).all(-1))
     image = front(scene.image[None])
@@ -162,7 +160,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
         front(appearance.layers[None]), given, front(appearance.volume[None]),
         q(appearance.z_id[None]),
     )  # fmt: skip
-    made_warped, made_maps, _, made_contour, made_lashes = twin.warp(head, classes, kept, poses)
+    made_warped, made_maps, _, made_contour, made_lashes = twin.warp(head, kept, poses)
     table.share(
         "driver: raster and maps", np.abs(back(made_maps) - np.asarray(maps)).max(-1) < 1e-3
     )
@@ -175,10 +173,10 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     given_pixels = [front(x) for x in (warped, maps, skin_maps, contour, lashes)]
     finished = twin.finish(*given_pixels, kept, poses)
     table.add("decoder and picture, given the warp", picture, back(finished), 25)
-    whole = twin.render(head, classes, kept, q(driving))
+    whole = twin.render(head, kept, q(driving))
     levels = np.abs(back(whole) - np.asarray(picture)).max(-1) * 127.5
     table.share("whole render, within one level", levels <= 1.0)
-    assert our_raster.NUM_MAPS == maps.shape[-1]
+    assert NUM_MAPS == maps.shape[-1]
 
 
 def full_layers(table: Table, scene: FullScene) -> None:

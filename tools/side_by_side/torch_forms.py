@@ -191,7 +191,7 @@ class TorchForms:
 class _Lite:
     def __init__(self, forms: TorchForms, scene: LiteScene):
         self.forms, self.scene = forms, scene
-        self.head, self.classes = head_tensors(scene.head, forms.device)
+        self.head = head_tensors(scene.head, forms.device)
 
     def net(self) -> lite_face.LiteFace:
         net = lite_face.LiteFace(self.scene.face, self.forms.sampling)
@@ -201,7 +201,7 @@ class _Lite:
         s, f, net = self.scene, self.forms, self.net()
         placed = f.put((s.identity, s.own, s.placement))
         image = f.front(s.image[None])
-        return f.timed(lambda x, *fit: net.encode(self.head, self.classes, x, *fit), image, *placed)
+        return f.timed(lambda x, *fit: net.encode(self.head, x, *fit), image, *placed)
 
     def encoded(self) -> lite_face.Appearance:
         """The portrait's appearance, made eagerly in float32, as a renderer is given it."""
@@ -209,7 +209,7 @@ class _Lite:
         with torch.no_grad():
             s, net = self.scene, _Lite(plain, self.scene).net()
             placed = plain.put((s.identity, s.own, s.placement))
-            return net.encode(self.head, self.classes, plain.front(s.image[None]), *placed)
+            return net.encode(self.head, plain.front(s.image[None]), *placed)
 
     def appearance(self, batch: int) -> Form:
         run = self.encode()
@@ -225,7 +225,7 @@ class _Lite:
         net, given, f = self.net(), self.encoded(), self.forms
 
         def render(motion: Tensor) -> Tensor:
-            return lite_face.to_uint8(net.render(self.head, self.classes, given, motion))
+            return lite_face.to_uint8(net.render(self.head, given, motion))
 
         return _drawing(f, render)
 
@@ -261,9 +261,7 @@ class _Lite:
 
     def flow(self, batch: int) -> Form:
         net, given = self.net(), self.encoded()
-        run = self.forms.timed(
-            lambda pose: net.warp(self.head, self.classes, given, pose), self.poses(batch)
-        )
+        run = self.forms.timed(lambda pose: net.warp(self.head, given, pose), self.poses(batch))
         return Form(run, lambda: {"warped": run()[0].movedim(1, -1).cpu().numpy()})
 
     def train_face(self, batch: int) -> Form:

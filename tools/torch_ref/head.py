@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vasa_jax.core.types import EXPRESSION, GAZE, HEAD_WIDTH_CM, POSE
-from vasa_jax.face import head as ours
 from vasa_jax.face.head import (
     BLINKS,
     CAMERA_CM,
@@ -51,8 +50,8 @@ class HeadTensors(NamedTuple):
     margin_weights: Tensor  # (2, 2, 9, 6)
 
 
-def head_tensors(head: Head, device: str | torch.device) -> tuple[HeadTensors, tuple[int, ...]]:
-    """A head on the device, and the number of triangles of each size class."""
+def head_tensors(head: Head, device: str | torch.device) -> HeadTensors:
+    """A head on the device."""
 
     def put(x: Any, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.array(x)).to(device, dtype)
@@ -60,7 +59,7 @@ def head_tensors(head: Head, device: str | torch.device) -> tuple[HeadTensors, t
     eye = put(head.eye, torch.int64)
     margins = np.stack([np.array(UPPER), np.array(LOWER)], 1)
     flat = [np.asarray(x).reshape(len(x), -1) for x in (head.expression, head.look)]
-    tensors = HeadTensors(
+    return HeadTensors(
         put(head.base), put(np.asarray(head.identity).reshape(len(head.identity), -1)),
         put(np.concatenate(flat)), put(head.triangles, torch.int64), put(head.group),
         put(head.rigid)[:, None], (eye > 0)[:, None], (eye - 1).clamp(0, 1),
@@ -69,7 +68,6 @@ def head_tensors(head: Head, device: str | torch.device) -> tuple[HeadTensors, t
         put(np.asarray(head.landmark_vertices)[margins], torch.int64),
         put(np.asarray(head.landmark_weights)[margins]),
     )  # fmt: skip
-    return tensors, ours.size_classes(head)
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 from tools.torch_ref.layers import to_front
 from tools.torch_ref.raster import DriverGeometry
 from tools.torch_ref.sampling import Form, sample
+from vasa_jax.face.geometry import MAP_NAMES
 from vasa_jax.face.inpaint import COARSE, FEW, STRETCH
-from vasa_jax.face.raster import MAP_NAMES
 
 
 def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from tools.torch_ref.layers import (
 from tools.torch_ref.sampling import Form, grid_of, sample
 from vasa_jax.face import head as our_head
 from vasa_jax.face.autoencoder import FaceConfig
-from vasa_jax.face.raster import MAP_NAMES, NUM_MAPS
+from vasa_jax.face.geometry import MAP_NAMES, NUM_MAPS
 from vasa_jax.face.renderer import BOX_CM
 
 
@@ -263,24 +263,20 @@ class LiteFace(nn.Module):
         return self.decoder(warped, maps, skin, to_front(flat))
 
     def encode(
-        self, head: HeadTensors, classes: tuple[int, ...], image: Tensor, identity: Tensor,
+        self, head: HeadTensors, image: Tensor, identity: Tensor,
         motion: Tensor, placement: Tensor, shape: Tensor | None = None,
     ) -> Appearance:  # fmt: skip
         """Everything computed once per portrait (1, 3, Y, X) in [-1, 1] with its fit."""
-        geometry = raster.place_source(
-            head, identity, motion, placement, shape, size=self.cfg.size, classes=classes
-        )
+        geometry = raster.place_source(head, identity, motion, placement, shape, size=self.cfg.size)
         layers = torch.cat([image, inpaint.skin_layer(image, geometry.opening)], 1)
         pose = absolute_pose(motion[None], placement[None])
         opening = to_front(geometry.opening[None])
         volume, z_id = self.encode_nets(image, opening, pose)
         return Appearance(channels_last(layers), geometry, volume, z_id)
 
-    def warp(self, head: HeadTensors, classes: tuple[int, ...], appearance: Appearance, pose: Pose):
+    def warp(self, head: HeadTensors, appearance: Appearance, pose: Pose):
         """Warped layers (B, 6, Y, X), maps, skin, contour weight and lashes, no net at all."""
-        g = raster.drive_geometry(
-            head, appearance.geometry, pose, size=self.cfg.size, classes=classes
-        )
+        g = raster.drive_geometry(head, appearance.geometry, pose, size=self.cfg.size)
         layers = appearance.layers.expand(len(g.flow), -1, -1, -1)
         moved = inpaint.warp_layers(layers, g, self.form)
         flat = (g.maps, g.skin, raster.contour(g.flow), g.lashes)
@@ -311,14 +307,12 @@ class LiteFace(nn.Module):
         image = image + edge_weight * (binomial(image) - image)
         return (image + 1.0) * (1.0 - line) - 1.0
 
-    def render(
-        self, head: HeadTensors, classes: tuple[int, ...], appearance: Appearance, motion_BM: Tensor
-    ) -> Tensor:
+    def render(self, head: HeadTensors, appearance: Appearance, motion_BM: Tensor) -> Tensor:
         """Pictures (B, 3, Y, X) in [-1, 1] for driving motions (B, 54)."""
         g = appearance.geometry
         pose = drive(g.motion, g.placement, motion_BM, self.share)
         with torch.autocast(motion_BM.device.type, enabled=False):
-            warped = self.warp(head, classes, appearance, pose)
+            warped = self.warp(head, appearance, pose)
         return self.finish(*warped, appearance, pose)
 
 

@@ -8,6 +8,7 @@ is a dependency that neither side takes.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -25,58 +26,93 @@ from tools.torch_ref.head import (
 )
 from tools.torch_ref.sampling import grid_of
 from vasa_jax.face import lashes
-from vasa_jax.face.raster import CONTOUR_PX, DEPTH_RANGE_CM, FRONT_SHARE, IRIS_RAD, WINDOWS
+from vasa_jax.face.geometry import CONTOUR_PX, IRIS_RAD
+from vasa_jax.face.raster import DEPTH_RANGE_CM, LARGE, NUMBER_BITS, WINDOWS
 
 
-def rasterise(
-    placed_BV3: Tensor, triangles_F3: Tensor, *, size: int, classes: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
+def rasterise(placed_BV3: Tensor, triangles_F3: Tensor, *, size: int) -> tuple[Tensor, Tensor]:
     """Nearest front-facing triangle (B, size, size), -1 for none, and its depth in cm."""
-    b, device = len(placed_BV3), placed_BV3.device
     corners = placed_BV3[:, triangles_F3]  # (B, F, 3, 3)
     corner, depth = (corners[..., :2] + 1.0) * (size * 0.5), corners[..., 2]
+    extent = _pixels(corner)
+    extent, order = extent.sort(dim=1, descending=True)
+    starts = [rank for rank, _ in WINDOWS if rank < extent.shape[1]]
+    usual, large = (
+        [max(3, math.ceil(window * grown * size / 256.0)) for _, window in WINDOWS]
+        for grown in (1.0, LARGE)
+    )
+    limits = extent.new_tensor(usual[: len(starts)])
+    fits = (extent[:, starts] <= limits).all()
+    c = corner.gather(1, order[:, :, None, None].expand(-1, -1, 3, 2))
+    z = depth.gather(1, order[:, :, None].expand(-1, -1, 3))
+    given = (*_edges(c, z), order.int())
+    # As in ours: windows of the usual size unless a triangle needs more; see inpaint.py for `cond`.
+    few, many = (functools.partial(_scatter, starts, w, size) for w in (usual, large))
+    if torch.compiler.is_compiling():
+        key = torch.cond(fits, few, many, given)
+    else:
+        key = (few if bool(fits) else many)(*given)
+    hit = key >= 0
+    depth_BYX = ((key >> NUMBER_BITS).float() / 65535.0 - 0.5) * DEPTH_RANGE_CM
+    triangle = torch.where(hit, key & ((1 << NUMBER_BITS) - 1), -1).long()
+    return triangle, torch.where(hit, depth_BYX, -1e3)
+
+
+def _pixels(corner: Tensor) -> Tensor:
+    """Larger side (B, F) of each triangle's box in pixel centres; 0 if it cannot be seen."""
+    sides = (corner.amax(2) - 0.5).floor() - (corner.amin(2) - 0.5).ceil() + 1.0
+    b, c = corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0]
+    seen = (b[..., 0] * c[..., 1] < c[..., 0] * b[..., 1]) & (sides.amin(-1) > 0)
+    return torch.where(seen, sides.amax(-1), 0.0)
+
+
+def _edges(corner: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """First pixel centres (B, 2, F) of the windows and their affine maps (B, 3, 3, F), as ours."""
+    x, y = corner[..., 0], corner[..., 1]
+    first = (corner.amin(2) - 0.5).ceil() + 0.5
+    qx, qy = first[..., 0] - x[..., 0], first[..., 1] - y[..., 0]
+    ux, uy = x[..., 1] - x[..., 0], y[..., 1] - y[..., 0]
+    vx, vy = x[..., 2] - x[..., 0], y[..., 2] - y[..., 0]
+    area = ux * vy - vx * uy
+    front = area < -1e-9
+    inverse = torch.where(front, 1.0 / area.clamp(max=-1e-9), 0.0)
+
+    def along(tx: Tensor, ty: Tensor) -> list[Tensor]:
+        return [(qx * ty - qy * tx) * inverse, ty * inverse, -tx * inverse]
+
+    second, third = along(vx, vy), along(-ux, -uy)
+    scale = 65535.0 / DEPTH_RANGE_CM
+    dz = (z[..., 1] - z[..., 0], z[..., 2] - z[..., 0])
+    level = [scale * (dz[0] * a + dz[1] * b) for a, b in zip(second, third, strict=True)]
+    level[0] = level[0] + (scale * z[..., 0] + 0.5 * 65535.0)
+    second[0] = torch.where(front, second[0], -1e9)
+    maps = torch.stack([torch.stack(m, 1) for m in (second, third, level)], 1)
+    return first.transpose(1, 2), maps
+
+
+def _scatter(
+    starts: list[int], windows: list[int], size: int,
+    first: Tensor, maps: Tensor, order: Tensor,
+) -> Tensor:  # fmt: skip
+    """The z-buffer's packed numbers (B, Y, X), -1 where nothing is."""
+    b, device = len(order), order.device
     cells = size * size + 1
     picture = torch.full((b * cells,), -1, dtype=torch.int32, device=device)
-    first = (torch.arange(b, device=device) * cells).reshape(b, 1, 1, 1)
-    end = 0
-    for count, window, share in zip(classes, WINDOWS, FRONT_SHARE, strict=True):
-        begin, end = end, end + count
-        if count == 0:
-            continue
-        k = max(3, math.ceil(window * size / 256.0))
-        c, z = corner[:, begin:end], depth[:, begin:end]
-        edge_b, edge_c = c[:, :, 1] - c[:, :, 0], c[:, :, 2] - c[:, :, 0]
-        back = edge_b[..., 0] * edge_c[..., 1] >= edge_c[..., 0] * edge_b[..., 1]
-        order = back.to(torch.uint8).argsort(dim=1, stable=True)[:, : math.ceil(share * count)]
-        c = c.gather(1, order[:, :, None, None].expand(-1, -1, 3, 2))
-        z = z.gather(1, order[:, :, None].expand(-1, -1, 3))
-        x, y = c[..., 0], c[..., 1]
-        offset = torch.arange(k, dtype=torch.float32, device=device) + 0.5
-
-        def wide(value: Tensor) -> Tensor:
-            return value[:, None, None]  # triangles stay on the last axis, as in ours
-
-        px = wide((x.amin(2) - 0.5).ceil()) + offset[None, None, :, None]
-        py = wide((y.amin(2) - 0.5).ceil()) + offset[None, :, None, None]
-        ux, uy = x[..., 1] - x[..., 0], y[..., 1] - y[..., 0]
-        vx, vy = x[..., 2] - x[..., 0], y[..., 2] - y[..., 0]
-        area = ux * vy - vx * uy
-        inverse = torch.where(area < -1e-9, 1.0 / area.clamp(max=-1e-9), 0.0)
-        qx, qy = px - wide(x[..., 0]), py - wide(y[..., 0])
-        e1 = qx * wide(vy * inverse) - qy * wide(vx * inverse)
-        e2 = qy * wide(ux * inverse) - qx * wide(uy * inverse)
-        inside = (e1 >= 0) & (e2 >= 0) & (e1 + e2 <= 1) & wide(area < -1e-9)
+    offset = (torch.arange(b, device=device) * cells).reshape(b, 1, 1, 1)
+    for begin, end, k in zip(starts, [*starts[1:], order.shape[1]], windows, strict=False):
+        right = torch.arange(k, dtype=torch.float32, device=device)[None, None, :, None]
+        down = torch.arange(k, dtype=torch.float32, device=device)[None, :, None, None]
+        part, m = first[:, :, None, None, begin:end], maps[:, :, :, None, None, begin:end]
+        px, py = part[:, 0] + right, part[:, 1] + down
+        second, third, level = (
+            m[:, i, 0] + right * m[:, i, 1] + down * m[:, i, 2] for i in range(3)
+        )
+        inside = (second >= 0) & (third >= 0) & (second + third <= 1)
         inside &= (px < size) & (py < size) & (px > 0) & (py > 0)
-        level = wide(z[..., 0]) + e1 * wide(z[..., 1] - z[..., 0])
-        level = level + e2 * wide(z[..., 2] - z[..., 0])
-        level = ((level / DEPTH_RANGE_CM + 0.5) * 65535.0).clamp(0, 65535).int()
-        key = level * 8192 + wide(order.int() + begin)
-        pixel = torch.where(inside, py.long() * size + px.long(), size * size) + first
+        key = (level.clamp(0, 65535).int() << NUMBER_BITS) + order[:, None, None, begin:end]
+        pixel = torch.where(inside, py.long() * size + px.long(), size * size) + offset
         picture.scatter_reduce_(0, pixel.reshape(-1), key.reshape(-1), "amax")
-    key = picture.reshape(b, cells)[:, :-1].reshape(b, size, size)
-    hit = key >= 0
-    depth_BYX = ((key >> 13).float() / 65535.0 - 0.5) * DEPTH_RANGE_CM
-    return torch.where(hit, key & 8191, -1).long(), torch.where(hit, depth_BYX, -1e3)
+    return picture.reshape(b, cells)[:, :-1].reshape(b, size, size)
 
 
 class SourceGeometry(NamedTuple):
@@ -88,7 +124,7 @@ class SourceGeometry(NamedTuple):
     neutral: Tensor  # (V, 3)
     eye_centers: Tensor  # (2, 3)
     placed: Tensor  # (V, 3)
-    depth: Tensor  # (Y, X) cm
+    near: Tensor  # (Y, X) cm: the farthest depth of four neighbours
     opening: Tensor  # (Y, X, 2)
 
 
@@ -98,7 +134,7 @@ def _is_interior(group: Tensor) -> Tensor:
 
 def place_source(
     head: HeadTensors, identity: Tensor, motion: Tensor, placement: Tensor,
-    shape: Tensor | None = None, *, size: int, classes: tuple[int, ...],
+    shape: Tensor | None = None, *, size: int,
 ) -> SourceGeometry:  # fmt: skip
     """Places the fitted head of a portrait and draws its depth."""
     neutral, centers = person(head, identity)
@@ -107,11 +143,12 @@ def place_source(
     # As in ours: the fit's placement already holds translation and scale.
     pose = absolute_pose(motion[None], placement[None])._replace(placement=placement[None])
     placed = place_head(head, neutral, centers, pose)
-    triangle, depth = rasterise(placed, head.triangles, size=size, classes=classes)
+    triangle, depth = rasterise(placed, head.triangles, size=size)
     group = torch.where(triangle >= 0, head.group[triangle.clamp(min=0)], -1.0)[0]
     opening = torch.stack([_is_interior(group), group >= 7], -1).float()
+    near = -F.max_pool2d(F.pad(-depth, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
     return SourceGeometry(
-        identity, motion, placement, neutral, centers, placed[0], depth[0], opening
+        identity, motion, placement, neutral, centers, placed[0], near[0], opening
     )
 
 
@@ -125,7 +162,7 @@ class DriverGeometry(NamedTuple):
 
 
 def drive_geometry(
-    head: HeadTensors, source: SourceGeometry, pose: Pose, *, size: int, classes: tuple[int, ...]
+    head: HeadTensors, source: SourceGeometry, pose: Pose, *, size: int
 ) -> DriverGeometry:
     """Puts the portrait's head into B poses and rasterises flow and maps."""
     moved = place_head(head, source.neutral, source.eye_centers, pose)
@@ -133,7 +170,7 @@ def drive_geometry(
     placed = torch.cat(
         [rigid * moved[..., :2] + (1 - rigid) * source.placed[:, :2], moved[..., 2:]], -1
     )
-    triangle, _ = rasterise(placed, head.triangles, size=size, classes=classes)
+    triangle, _ = rasterise(placed, head.triangles, size=size)
     row = _triangle_table(head, source, placed, pose)
     hit = triangle >= 0
     b = len(placed)
@@ -146,9 +183,7 @@ def drive_geometry(
 
     p = ((flow + 1.0) * (size * 0.5) - 0.5).clamp(0, size - 1)
     x0, y0 = p[..., 0].long(), p[..., 1].long()
-    x1, y1 = (x0 + 1).clamp(max=size - 1), (y0 + 1).clamp(max=size - 1)
-    z = source.depth
-    near = torch.minimum(torch.minimum(z[y0, x0], z[y0, x1]), torch.minimum(z[y1, x0], z[y1, x1]))
+    near = source.near[y0, x0]
     inside = (flow.abs() < 1.0).all(-1)
     visible = hit & inside & (r[..., 15] > 0.5) & (value[..., 2] > near - 0.25)
     eyeball = (group >= 7).float()

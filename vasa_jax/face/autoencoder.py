@@ -13,9 +13,16 @@ import numpy as np
 from vasa_jax.core.programs import Program
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
-from vasa_jax.face import inpaint, lashes, raster
+from vasa_jax.face import inpaint, lashes
 from vasa_jax.face.encoders import AppearanceEncoder, DynamicsEncoder
 from vasa_jax.face.fit import FaceFit
+from vasa_jax.face.geometry import (
+    NUM_MAPS,
+    SourceGeometry,
+    contour,
+    drive_geometry,
+    place_source,
+)
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.renderer import (
     Decoder,
@@ -26,7 +33,7 @@ from vasa_jax.face.renderer import (
     from_canonical,
     to_canonical,
 )
-from vasa_jax.nn.stored import stored
+from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
 
 
@@ -48,7 +55,7 @@ class Appearance(NamedTuple):
     """Everything kept of a portrait; a pytree without batch axis."""
 
     layers: Array  # (Y, X, 6) portrait and its skin layer
-    geometry: raster.SourceGeometry
+    geometry: SourceGeometry
     volume: Array  # (Z, Y, X, C) canonical, after G_3D
     z_id: Array  # (code,)
 
@@ -100,11 +107,10 @@ class FaceAutoencoder:
 
     def __init__(self, cfg: FaceConfig, head: Head):
         self.cfg = cfg
-        self.classes = heads.size_classes(head)
         self.head: Head = jax.device_put(head)
         self.nets = _Nets(cfg)
         # Compiled once per model, not once per portrait.
-        self._encode = Program(self.encode, closed_over=(cfg, self.classes))
+        self._encode = Program(self.encode, closed_over=(cfg,))
         self._render = jax.jit(
             lambda params, head, appearance, motion_BM: self.render(
                 params, appearance, motion_BM, head=head
@@ -121,7 +127,7 @@ class FaceAutoencoder:
         def fresh(key):
             variables: Any = self.nets.init(
                 key, jnp.zeros((1, n, n, 3)), jnp.zeros((1, n, n, 2)), pose,
-                jnp.zeros((1, n, n, 6)), jnp.zeros((1, n, n, raster.NUM_MAPS)),
+                jnp.zeros((1, n, n, 6)), jnp.zeros((1, n, n, NUM_MAPS)),
                 jnp.zeros((1, n, n, 1)), pose,
             )  # fmt: skip
             return variables["params"]
@@ -130,9 +136,7 @@ class FaceAutoencoder:
 
     def source_layers(self, head: Head, image_YXC: Array, identity, motion, placement, shape=None):
         """Geometry of the portrait and its two layers (Y, X, 6)."""
-        geometry = raster.place_source(
-            head, identity, motion, placement, shape, size=self.cfg.size, classes=self.classes
-        )
+        geometry = place_source(head, identity, motion, placement, shape, size=self.cfg.size)
         skin = inpaint.skin_layer(image_YXC, geometry.opening)
         return geometry, jnp.concatenate([image_YXC, skin], -1)
 
@@ -165,11 +169,9 @@ class FaceAutoencoder:
         """
 
         def geometry(one: Pose):
-            g = raster.drive_geometry(
-                head, appearance.geometry, one, size=self.cfg.size, classes=self.classes
-            )
-            layers = stored(inpaint.warp_layers(appearance.layers, g))
-            return layers, g.maps, g.skin, raster.contour(g.flow), g.lashes
+            g = drive_geometry(head, appearance.geometry, one, size=self.cfg.size)
+            layers = inpaint.warp_layers(appearance.layers, g)
+            return layers, g.maps, g.skin, from_memory(contour, g.flow), g.lashes
 
         return jax.lax.map(geometry, pose)
 

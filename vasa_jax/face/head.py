@@ -56,7 +56,7 @@ class Head(NamedTuple):
     identity: Array  # (I, V, 3) cm per sigma
     expression: Array  # (45, V, 3) cm at weight 1, order of EXPRESSION_NAMES
     look: Array  # (8, V, 3) lids following the eye: up L R, down L R, in L R, out L R
-    triangles: Array  # (F, 3) int32, sorted by size class
+    triangles: Array  # (F, 3) int32
     group: Array  # (F,) int32 into GROUPS
     rigid: Array  # (V,) 1 on the head, falling to 0 down the neck
     eye: Array  # (V,) 0 not an eyeball, 1 left, 2 right
@@ -73,21 +73,6 @@ class Head(NamedTuple):
 BLINKS = (EXPRESSION_NAMES.index("eyeBlink_L"), EXPRESSION_NAMES.index("eyeBlink_R"))
 LIDS_SHUT_CM = -0.01  # shut lids rest on each other
 LID_TRAVEL = (0.5, 1.8)  # limits of the scale of a blink; beyond them the skin would tear
-
-# Triangles are sorted by size, so that the rasteriser can give small ones a small window.
-SIZE_CLASSES_CM = (0.6, 1.1, 1e9)
-
-
-def triangle_extent(base_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
-    """Larger side (F,) in cm of each triangle's frontal bounding box, at rest."""
-    corners = base_V3[triangles_F3]
-    return (corners.max(1) - corners.min(1))[:, :2].max(-1)
-
-
-def size_classes(head: Head) -> tuple[int, ...]:
-    """Number of triangles in each of SIZE_CLASSES_CM, in the order they are stored (static)."""
-    extent = triangle_extent(np.asarray(head.base), np.asarray(head.triangles))
-    return tuple(np.bincount(np.searchsorted(SIZE_CLASSES_CM, extent), minlength=3).tolist())
 
 
 def load_head(path: str | Path) -> Head:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.types import Array
-from vasa_jax.face.raster import MAP_NAMES, DriverGeometry, dilate
+from vasa_jax.face.geometry import MAP_NAMES, DriverGeometry
+from vasa_jax.face.raster import dilate
 from vasa_jax.nn.warp import sample_image
 
 _OPENING_DILATION = 2

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.types import HEAD_WIDTH_CM
+from vasa_jax.face.geometry import MAP_NAMES, NUM_MAPS
 from vasa_jax.face.head import Pose
-from vasa_jax.face.raster import MAP_NAMES, NUM_MAPS
 from vasa_jax.nn.conv import Conv, Conv3D, ResBlock
 from vasa_jax.nn.norm import AdaptiveGroupNorm, GroupNorm
 from vasa_jax.nn.resample import depth_to_space, space_to_depth, upsample_nearest
@@ -131,6 +131,14 @@ def blend_prior(maps_BYXC: jax.Array, skin_BYX1: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], -1)
 
 
+def _softmax3(logits_BYX3: jax.Array) -> jax.Array:
+    """Softmax over three channels, written out: XLA:CPU reduces over so short an axis slowly."""
+    a, b, c = (logits_BYX3[..., k : k + 1] for k in range(3))
+    shifted = logits_BYX3 - jax.lax.stop_gradient(jnp.maximum(jnp.maximum(a, b), c))
+    power = jnp.exp(shifted)
+    return power / (power[..., :1] + power[..., 1:2] + power[..., 2:])
+
+
 class Decoder(nn.Module):
     """``G_2D`` of the lite model: a small U-Net at half resolution with sub-pixel output.
 
@@ -165,7 +173,7 @@ class Decoder(nn.Module):
         # Sub-pixel output stipples what training pairs say little about; teeth glitter by it.
         out = binomial(depth_to_space(out, 2))
         painted = jnp.tanh(out[..., :3] + 0.4 * jnp.array([-1.0, -1.6, -1.6]))
-        weight = jax.nn.softmax(3.0 * out[..., 3:] + blend_prior(maps_BYXM, skin_BYX1), -1)
+        weight = _softmax3(3.0 * out[..., 3:] + blend_prior(maps_BYXM, skin_BYX1))
         image = (
             weight[..., :1] * warped_BYX6[..., :3]
             + weight[..., 1:2] * warped_BYX6[..., 3:]

@@ -45,7 +45,7 @@ class Engine:
             self.quick_defaults = configs.from_json(
                 GenerateDefaults, release.config["student"]["generate"]
             )
-        self.render = Program(self._render, closed_over=(face_config, self.autoencoder.classes))
+        self.render = Program(self._render, closed_over=(face_config,))
         self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
 
     @property

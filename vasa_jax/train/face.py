@@ -21,7 +21,7 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
 from vasa_jax.face import head as heads
-from vasa_jax.face import inpaint, raster
+from vasa_jax.face import inpaint
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
 from vasa_jax.face.head import Head
 from vasa_jax.losses.identity import identity_distance
@@ -80,7 +80,7 @@ def stage_one_batch(
         image, identity, motion, placement, shape, target_motion, target_placement = row
         own, layers = model.source_layers(head, image, identity, motion, placement, shape)
         pose = heads.absolute_pose(target_motion, target_placement)
-        g = raster.drive_geometry(head, own, pose, size=model.cfg.size, classes=model.classes)
+        g = drive_geometry(head, own, pose, size=model.cfg.size)
         warped = inpaint.warp_layers(layers, g)
         return own.opening, warped, g.maps, g.skin
 
@@ -113,7 +113,7 @@ def stage_one_batch(
 def pixel_weight(cfg: FaceLossConfig, maps_BYXM: jax.Array) -> jax.Array:
     """Where errors count more: mouth, eyes, and what the portrait does not show."""
     spread = jax.vmap(lambda m: raster.dilate(m, 4))
-    m = dict(zip(raster.MAP_NAMES, jnp.moveaxis(maps_BYXM, -1, 0), strict=True))
+    m = dict(zip(MAP_NAMES, jnp.moveaxis(maps_BYXM, -1, 0), strict=True))
     hidden = m["cover"] * (1 - m["visible"])
     weight = (
         1.0

@@ -215,7 +215,6 @@ class VolumetricTask:
             head = example_head()
         else:
             head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
-        self.classes = heads.size_classes(head)
         self.model = VolumetricAutoencoder(cfg.model)
         self.discriminator = Discriminator(cfg.discriminator)
         self.pairs = FacePairs(cfg.data)
@@ -268,9 +267,7 @@ class VolumetricTask:
 
         def frame(row):
             placed = heads.place_fit(head, *row)
-            mask = raster.silhouette(
-                head, placed, size=n, classes=self.classes, margin=c.foreground_margin
-            )
+            mask = raster.silhouette(head, placed, size=n, margin=c.foreground_margin)
             return mask[..., None], pose_vector(row[1], row[2]), points(placed)
 
         def side(name: str) -> tuple[Frames, jax.Array]:

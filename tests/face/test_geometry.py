@@ -1,0 +1,84 @@
+"""Flow and maps of a driven head against known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vasa_jax.face import geometry
+from vasa_jax.face import head as heads
+from vasa_jax.nn.warp import image_grid
+
+pytestmark = pytest.mark.usefixtures("broadcasting")
+
+
+@pytest.fixture(scope="module")
+def lite_head():
+    from vasa_jax.checkpoint.release import load_release
+
+    return heads.head_from_arrays(load_release("lite").params["head"])
+
+
+def source_of(head, size):
+    motion = jnp.zeros(54)
+    placement = jnp.array([0.0, 0.05, 1 / 14.0])
+    identity = jnp.zeros(head.identity.shape[0])
+    head = jax.tree.map(jnp.asarray, head)
+    source = geometry.place_source(head, identity, motion, placement, size=size)
+    return head, source
+
+
+def test_a_head_that_does_not_move_has_no_flow(lite_head):
+    head, source = source_of(lite_head, 128)
+    pose = heads.absolute_pose(source.motion, source.placement)
+    g = geometry.drive_geometry(head, source, pose, size=128)
+    still = np.abs(np.asarray(g.flow) - np.asarray(image_grid(128, 128))).max(-1)
+    assert still.max() < 0.01
+    cover, visible = np.asarray(g.maps)[..., 9], np.asarray(g.maps)[..., 10]
+    assert visible[cover > 0].mean() > 0.97
+
+
+def test_a_pure_shift_of_the_head_is_that_shift(lite_head):
+    head, source = source_of(lite_head, 128)
+    motion = np.zeros(54, np.float32)
+    motion[3] = 0.05  # head widths to the right
+    pose = heads.drive(source.motion, source.placement, jnp.asarray(motion))
+    g = geometry.drive_geometry(head, source, pose, size=128)
+    moved = np.asarray(image_grid(128, 128)) - np.asarray(g.flow)
+    face = np.asarray(g.maps)[..., 6] > 0
+    inner = np.zeros_like(face)
+    inner[40:80, 48:80] = True  # away from the neck, which stays
+    shift = moved[face & inner].mean(0)
+    np.testing.assert_allclose(shift, [0.05 * 14.0 / 14.0, 0.0], atol=2e-3)
+
+
+def test_the_border_of_the_crop_never_moves(lite_head):
+    head, source = source_of(lite_head, 128)
+    motion = np.zeros(54, np.float32)
+    motion[:3] = [0.3, 0.1, 0.15]
+    pose = heads.drive(source.motion, source.placement, jnp.asarray(motion))
+    g = geometry.drive_geometry(head, source, pose, size=128)
+    gap = np.abs(np.asarray(g.flow) - np.asarray(image_grid(128, 128))).max(-1)
+    border = np.ones((128, 128), bool)
+    border[1:-1, 1:-1] = False
+    assert gap[border].max() < 1e-3
+
+
+def test_opening_the_jaw_shows_the_mouth_and_blinking_hides_the_eyes(lite_head):
+    from vasa_jax.core.types import MOTION_INDEX
+
+    head, source = source_of(lite_head, 128)
+
+    def area(name, **weights):
+        motion = np.zeros(54, np.float32)
+        for key, value in weights.items():
+            motion[MOTION_INDEX[key]] = value
+        pose = heads.drive(source.motion, source.placement, jnp.asarray(motion))
+        g = geometry.drive_geometry(head, source, pose, size=128)
+        return float(np.asarray(g.maps)[..., geometry.MAP_NAMES.index(name)].sum())
+
+    wide = area("mouth_interior", jawOpen=0.5)
+    assert wide > 60
+    assert area("mouth_interior") < 0.2 * wide  # the line between resting lips
+    opened = area("eyeball")
+    assert area("eyeball", eyeBlink_L=1.0, eyeBlink_R=1.0) < 0.15 * opened

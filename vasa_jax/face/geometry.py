@@ -1,0 +1,265 @@
+"""What a placed head says about every pixel: maps for the renderer, and where to look.
+
+The raster of the driven head answers, per pixel, where in the portrait this surface point was: the
+analytic backward flow of the lite renderer (variant F of the feasibility study).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from vasa_jax.core.types import Array
+from vasa_jax.face import head as heads
+from vasa_jax.face.head import Head, Pose
+from vasa_jax.face.lashes import lash_line
+from vasa_jax.face.raster import rasterise
+from vasa_jax.nn.stored import from_memory
+from vasa_jax.nn.warp import image_grid
+
+IRIS_RAD = 0.44
+MAP_NAMES = (
+    "mouth_interior", "teeth_upper", "teeth_lower", "gums_tongue", "eyeball", "iris", "face",
+    "normal_x", "normal_y", "cover", "visible", "stretch",
+)  # fmt: skip
+NUM_MAPS = len(MAP_NAMES)
+COVER = MAP_NAMES.index("cover")
+
+_INTERIOR = (2, 4, 5, 6)  # groups seen through the open mouth
+
+
+class SourceGeometry(NamedTuple):
+    """The portrait's own head, placed once."""
+
+    identity: Array  # (I,)
+    motion: Array  # (54,) absolute, of the portrait
+    placement: Array  # (3,)
+    neutral: Array  # (V, 3)
+    eye_centers: Array  # (2, 3)
+    placed: Array  # (V, 3)
+    near: Array  # (Y, X) cm: the farthest depth of four neighbours
+    opening: Array  # (Y, X, 2) 1 where mouth interior / eyeball is seen
+
+
+def _is_interior(group: Array) -> Array:
+    return functools.reduce(jnp.logical_or, [group == g for g in _INTERIOR])
+
+
+def place_source(
+    head: Head,
+    identity_I: Array,
+    motion_54: Array,
+    placement_3: Array,
+    shape_V3: Array | None = None,
+    *,
+    size: int,
+) -> SourceGeometry:
+    """Places the fitted head of a portrait and draws its depth; ``shape_V3`` as in ``FaceFit``."""
+    neutral, centers = heads.person(head, identity_I)
+    if shape_V3 is not None:
+        neutral = neutral + shape_V3
+    pose = Pose(
+        heads.rotation(motion_54[0], motion_54[1], motion_54[2]), placement_3,
+        motion_54[heads.EXPRESSION], motion_54[heads.GAZE],
+    )  # fmt: skip
+    placed = heads.place_head(head, neutral, centers, pose)
+    raster = rasterise(placed, head.triangles, size=size)
+    group = jnp.where(
+        raster.triangle_YX >= 0, jnp.asarray(head.group)[jnp.maximum(raster.triangle_YX, 0)], -1
+    )
+    interior = _is_interior(group)
+    eyeball = group >= 7
+    opening = jnp.stack([interior, eyeball], -1).astype(jnp.float32)
+    # The depth test asks for the farthest of a 2x2 block, else slopes stipple.
+    near = jnp.pad(raster.depth_YX, (0, 1), mode="edge")
+    near = jnp.minimum(near[:, :-1], near[:, 1:])
+    near = jnp.minimum(near[:-1], near[1:])
+    return SourceGeometry(
+        identity_I, motion_54, placement_3, neutral, centers, placed, near, opening
+    )
+
+
+class DriverGeometry(NamedTuple):
+    """What the driven head says about every pixel of the new picture."""
+
+    flow: Array  # (Y, X, 2) where to look in the portrait, [-1, 1]
+    maps: Array  # (Y, X, NUM_MAPS)
+    skin: Array  # (Y, X, 1) 1 where the surface is skin that an opening covers in the portrait
+    lashes: Array  # (Y, X, 1) share of light that the lashes of shut eyes swallow
+
+
+def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int) -> DriverGeometry:
+    """Puts the portrait's head into ``pose`` and rasterises flow and maps."""
+    placement = pose.placement
+    moved = heads.place_head(head, source.neutral, source.eye_centers, pose)
+    # The body stays where the portrait has it: the neck blends between both placements.
+    rigid = jnp.asarray(head.rigid)[:, None]
+    placed = jnp.concatenate(
+        [rigid * moved[:, :2] + (1 - rigid) * source.placed[:, :2], moved[:, 2:]], -1
+    )
+    triangles = jnp.asarray(head.triangles)
+    raster = rasterise(placed, triangles, size=size)
+
+    # A row per triangle: affine maps of the picture, and what is the same all over it.
+    d = placed[triangles]
+    s = source.placed[triangles]
+    origin, u, v = d[:, 0, :2], d[:, 1, :2] - d[:, 0, :2], d[:, 2, :2] - d[:, 0, :2]
+    area = u[:, 0] * v[:, 1] - v[:, 0] * u[:, 1]
+    inverse = jnp.where(jnp.abs(area) > 1e-9, 1.0 / jnp.where(jnp.abs(area) > 1e-9, area, 1.0), 0.0)
+    angle = jnp.asarray(head.iris_angle)[triangles]
+    corner = jnp.concatenate([s, angle[..., None]], -1)  # (F, 3, 4): x, y, z, iris angle
+    du, dv = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    gx = (du * v[:, 1:2] - dv * u[:, 1:2]) * inverse[:, None]
+    gy = (dv * u[:, 0:1] - du * v[:, 0:1]) * inverse[:, None]
+    constant = corner[:, 0] - gx * origin[:, :1] - gy * origin[:, 1:]
+    e1, e2 = d[:, 1] - d[:, 0], d[:, 2] - d[:, 0]
+    scale = jnp.array([1.0, -1.0, 0.0])
+    depth_unit = placement[2]
+    e1 = e1 * scale + jnp.stack([jnp.zeros_like(e1[:, 2])] * 2 + [e1[:, 2] * depth_unit], -1)
+    e2 = e2 * scale + jnp.stack([jnp.zeros_like(e2[:, 2])] * 2 + [e2[:, 2] * depth_unit], -1)
+    normal = jnp.cross(e1, e2)
+    normal = normal / jnp.maximum(jnp.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
+    s_area = (s[:, 1, 0] - s[:, 0, 0]) * (s[:, 2, 1] - s[:, 0, 1]) - (s[:, 2, 0] - s[:, 0, 0]) * (
+        s[:, 1, 1] - s[:, 0, 1]
+    )
+    # Driver area per source area: how much a patch of the portrait is stretched; log2, clipped.
+    stretch = jnp.clip(
+        jnp.log2(jnp.maximum(jnp.abs(area), 1e-7) / jnp.maximum(jnp.abs(s_area), 1e-7)), -3.0, 3.0
+    )
+    code = 2.0 * jnp.asarray(head.group).astype(jnp.float32) + (s_area < 0)
+    table = jnp.concatenate([constant, gx, gy, normal[:, :2], stretch[:, None], code[:, None]], -1)
+    skull_32 = _skull_motion(head, source, placed)
+    # Stored, lest XLA:CPU compute a triangle anew for every pixel, and a pixel for every map.
+    planes = from_memory(_planes, table.T, raster.triangle_YX)
+    flow, maps, skin = from_memory(
+        _pixel_maps, planes, raster.triangle_YX, source.near, skull_32, pose
+    )
+    blink = jnp.clip(pose.expression[jnp.asarray(heads.BLINKS)], 0.0, 1.0)
+    lashes = lash_line(head, placed, blink, placement[2], size=size)
+    return DriverGeometry(flow, maps, skin, lashes * maps[..., COVER, None])
+
+
+def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
+    """What the seen triangle says at each pixel, each (Y, X).
+
+    Flow x and y, depth in the portrait, iris angle; normal x and y, stretch, code. A number at a
+    time from a column that stays in the cache, not a row at a time: what reads them is then one
+    loop over neighbours.
+    """
+    grid = image_grid(*triangle_YX.shape)
+    triangle = jnp.maximum(triangle_YX, 0)
+    column = [
+        table_KF[k].at[triangle].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        for k in range(16)
+    ]
+    affine = (
+        column[k] + column[4 + k] * grid[..., 0] + column[8 + k] * grid[..., 1] for k in range(4)
+    )
+    return *affine, *column[12:]
+
+
+def _pixel_maps(
+    planes: tuple[Array, ...], triangle_YX: Array, near_YX: Array, skull_32: Array, pose: Pose
+) -> tuple[Array, Array, Array]:
+    """Flow, maps and skin of ``DriverGeometry`` from the planes of ``_planes``."""
+    size = triangle_YX.shape[0]
+    flow_x, flow_y, depth, angle, normal_x, normal_y, stretch, code = planes
+    hit = triangle_YX >= 0
+    code = code.astype(jnp.int32)
+    group = jnp.where(hit, code >> 1, -1)
+
+    # Seen in the portrait: facing the viewer there and not behind something nearer.
+    x, y = (
+        jnp.clip((a + 1.0) * (size * 0.5) - 0.5, 0, size - 1).astype(jnp.int32)
+        for a in (flow_x, flow_y)
+    )
+    near = near_YX.reshape(-1)[y * size + x]
+    inside = (jnp.abs(flow_x) < 1.0) & (jnp.abs(flow_y) < 1.0)
+    visible = hit & inside & (code & 1 == 1) & (depth > near - 0.25)
+
+    eyeball = group >= 7
+    iris = eyeball * jnp.clip((IRIS_RAD - angle) / 0.06 + 0.5, 0.0, 1.0)
+    maps = [
+        _is_interior(group), group == 5, group == 6, group == 4, eyeball, iris, group == 0,
+        hit * normal_x, hit * normal_y, hit, visible, hit * stretch,
+    ]  # fmt: skip
+    skin = ((group == 0) | (group == 1))[..., None].astype(jnp.float32)
+    flow = _with_background(jnp.stack([flow_x, flow_y], -1), hit, skull_32, pose)
+    return flow, jnp.stack([m.astype(jnp.float32) for m in maps], -1), skin
+
+
+CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain
+
+
+def contour(flow_YX2: Array) -> Array:
+    """Weight 0..1 of being beside a contour ``(Y, X, 1)``: there the flow jumps.
+
+    Neighbouring pixels of one surface come from neighbouring places of the portrait; those that do
+    not show two surfaces (or one at a grazing angle).
+    """
+    size = flow_YX2.shape[0]
+    shift = (flow_YX2 - image_grid(size, size)) * (size * 0.5)
+    low, high = CONTOUR_PX
+
+    def weight(jump: Array) -> Array:
+        # Two planes: XLA:CPU's maximum over an axis of two is a slow reduction.
+        largest = jnp.maximum(jnp.abs(jump[..., 0]), jnp.abs(jump[..., 1]))
+        return jnp.clip((largest - low) / (high - low), 0.0, 1.0)
+
+    down, right = weight(shift[1:] - shift[:-1]), weight(shift[:, 1:] - shift[:, :-1])
+    none_y, none_x = jnp.zeros((1, size)), jnp.zeros((size, 1))
+    beside = jnp.maximum(jnp.concatenate([down, none_y]), jnp.concatenate([none_y, down]))
+    beside = jnp.maximum(beside, jnp.concatenate([right, none_x], 1))
+    return jnp.maximum(beside, jnp.concatenate([none_x, right], 1))[..., None]
+
+
+def _skull_motion(head: Head, source: SourceGeometry, placed_V3: Array) -> Array:
+    """The affine map (3, 2) of (x, y, 1) that best explains, by least squares, how the skull moved.
+
+    From the driven picture back to the portrait, as all flow.
+    """
+    base = jnp.asarray(head.base)
+    w = ((base[:, 2] > -4.0) & (base[:, 2] < 5.0) & (base[:, 1] > -4.0)).astype(jnp.float32)[
+        :, None
+    ]
+    a = jnp.concatenate([placed_V3[:, :2], jnp.ones_like(w)], -1)
+    normal_33 = (a * w).T @ a + 1e-4 * jnp.eye(3)
+    return _solve3(normal_33, (a * w).T @ source.placed[:, :2])
+
+
+def _with_background(flow: Array, hit: Array, skull_32: Array, pose: Pose) -> Array:
+    """Where no mesh is: hair follows the skull, the rest of the picture stays; in between, blend.
+
+    The skull's weight falls from 1 on the head (hair included) to 0 before the border of the crop,
+    and down the neck.
+    """
+    grid = image_grid(*hit.shape)
+    # By hand: products with matrices of two and three numbers cost more than the rest together.
+    skull = grid[..., :1] * skull_32[0] + grid[..., 1:] * skull_32[1] + skull_32[2]
+    right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
+    qx = (grid[..., 0] - pose.placement[0]) / pose.placement[2]
+    qy = (pose.placement[1] - grid[..., 1]) / pose.placement[2]
+    x = (qx * right[0] + qy * right[1]) / jnp.maximum(jnp.sum(right**2), 0.3)
+    y = (qx * up[0] + qy * up[1]) / jnp.maximum(jnp.sum(up**2), 0.3)
+    rho = jnp.sqrt((x / 10.5) ** 2 + ((y - 2.5) / 13.0) ** 2)
+    smooth = lambda t: t * t * (3 - 2 * t)  # noqa: E731
+    weight = 1.0 - smooth(jnp.clip((rho - 1.0) / 0.75, 0.0, 1.0))
+    weight = weight * smooth(jnp.clip((y + 16.0) / 7.5, 0.0, 1.0))
+    border = 1.0 - jnp.abs(grid).max(-1)
+    weight = (weight * smooth(jnp.clip((border - 0.02) / 0.14, 0.0, 1.0)))[..., None]
+    background = grid + weight * (skull - grid)
+    # The mesh ends at the neck inside the picture: fade its flow out at the border as well.
+    edge = smooth(jnp.clip((border - 0.02) / 0.10, 0.0, 1.0))[..., None]
+    flow = grid + edge * (flow - grid)
+    return jnp.where(hit[..., None], flow, background)
+
+
+def _solve3(a_33, b_3n):
+    """Cramer's rule; a LAPACK call per frame would leave the fused program."""
+    c0 = jnp.cross(a_33[1], a_33[2])
+    c1 = jnp.cross(a_33[2], a_33[0])
+    c2 = jnp.cross(a_33[0], a_33[1])
+    adjugate = jnp.stack([c0, c1, c2], -1)
+    return adjugate @ b_3n / (a_33[0] @ c0)
