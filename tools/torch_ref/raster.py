@@ -96,8 +96,8 @@ def _scatter(
 ) -> Tensor:  # fmt: skip
     """The z-buffer's packed numbers (B, Y, X), -1 where nothing is."""
     b, device = len(order), order.device
-    cells = size * size + 1
-    picture = torch.full((b * cells,), -1, dtype=torch.int32, device=device)
+    cells = size * size
+    picture = torch.full((b * cells + 1,), -1, dtype=torch.int32, device=device)
     offset = (torch.arange(b, device=device) * cells).reshape(b, 1, 1, 1)
     for begin, end, k in zip(starts, [*starts[1:], order.shape[1]], windows, strict=False):
         right = torch.arange(k, dtype=torch.float32, device=device)[None, None, :, None]
@@ -110,9 +110,9 @@ def _scatter(
         inside = (second >= 0) & (third >= 0) & (second + third <= 1)
         inside &= (px < size) & (py < size) & (px > 0) & (py > 0)
         key = (level.clamp(0, 65535).int() << NUMBER_BITS) + order[:, None, None, begin:end]
-        pixel = torch.where(inside, py.long() * size + px.long(), size * size) + offset
+        pixel = torch.where(inside, py.long() * size + px.long() + offset, b * cells)
         picture.scatter_reduce_(0, pixel.reshape(-1), key.reshape(-1), "amax")
-    return picture.reshape(b, cells)[:, :-1].reshape(b, size, size)
+    return picture[:-1].reshape(b, size, size).clone()  # `cond` wants no part of a larger array
 
 
 class SourceGeometry(NamedTuple):
