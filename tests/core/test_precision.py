@@ -25,7 +25,7 @@ def test_cpu_computes_in_float32_and_accelerators_in_bfloat16() -> None:
 
 
 @typed
-def scale(x: Float[Array, "b t m"], s: Float[Array, "b"]) -> Float[Array, "b t m"]:
+def scale(x: Float[Array, "b t m"], s: Float[Array, " b"]) -> Float[Array, "b t m"]:
     return x * s[:, None, None]
 
 

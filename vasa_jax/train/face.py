@@ -21,8 +21,9 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
 from vasa_jax.face import head as heads
-from vasa_jax.face import inpaint
+from vasa_jax.face import inpaint, raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
+from vasa_jax.face.geometry import MAP_NAMES, drive_geometry
 from vasa_jax.face.head import Head
 from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1
