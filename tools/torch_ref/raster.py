@@ -36,13 +36,14 @@ def rasterise(placed_BV3: Tensor, triangles_F3: Tensor, *, size: int) -> tuple[T
     corner, depth = (corners[..., :2] + 1.0) * (size * 0.5), corners[..., 2]
     extent = _pixels(corner)
     extent, order = extent.sort(dim=1, descending=True)
-    starts = [rank for rank, _ in WINDOWS if rank < extent.shape[1]]
+    starts, windows = (
+        list(x) for x in zip(*(w for w in WINDOWS if w[0] < extent.shape[1]), strict=True)
+    )
     usual, large = (
-        [max(3, math.ceil(window * grown * size / 256.0)) for _, window in WINDOWS]
+        [max(3, math.ceil(window * grown * size / 256.0)) for window in windows]
         for grown in (1.0, LARGE)
     )
-    limits = extent.new_tensor(usual[: len(starts)])
-    fits = (extent[:, starts] <= limits).all()
+    fits = (extent[:, starts] <= extent.new_tensor(usual)).all()
     c = corner.gather(1, order[:, :, None, None].expand(-1, -1, 3, 2))
     z = depth.gather(1, order[:, :, None].expand(-1, -1, 3))
     given = (*_edges(c, z), order.int())
@@ -99,7 +100,7 @@ def _scatter(
     cells = size * size
     picture = torch.full((b * cells + 1,), -1, dtype=torch.int32, device=device)
     offset = (torch.arange(b, device=device) * cells).reshape(b, 1, 1, 1)
-    for begin, end, k in zip(starts, [*starts[1:], order.shape[1]], windows, strict=False):
+    for begin, end, k in zip(starts, [*starts[1:], order.shape[1]], windows, strict=True):
         right = torch.arange(k, dtype=torch.float32, device=device)[None, None, :, None]
         down = torch.arange(k, dtype=torch.float32, device=device)[None, :, None, None]
         part, m = first[:, :, None, None, begin:end], maps[:, :, :, None, None, begin:end]
