@@ -6,7 +6,7 @@ import pytest
 
 from vasa_jax.face import geometry
 from vasa_jax.face.autoencoder import soften
-from vasa_jax.face.renderer import binomial
+from vasa_jax.nn.resample import binomial
 from vasa_jax.nn.warp import image_grid
 
 pytestmark = pytest.mark.usefixtures("broadcasting")

@@ -7,7 +7,8 @@ import pytest
 
 from vasa_jax.face import geometry
 from vasa_jax.face import head as heads
-from vasa_jax.nn.warp import image_grid
+from vasa_jax.face.raster import dilate
+from vasa_jax.nn.warp import image_grid, sample_image
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
@@ -82,3 +83,59 @@ def test_opening_the_jaw_shows_the_mouth_and_blinking_hides_the_eyes(lite_head):
     assert area("mouth_interior") < 0.2 * wide  # the line between resting lips
     opened = area("eyeball")
     assert area("eyeball", eyeBlink_L=1.0, eyeBlink_R=1.0) < 0.15 * opened
+
+
+SIZE = 128
+
+
+def turned(lite_head, own, yaw):
+    """A portrait that looks ``own`` rad to the side, and its head turned by ``yaw``."""
+    head = jax.tree.map(jnp.asarray, lite_head)
+    source = geometry.place_source(
+        head, jnp.zeros(head.identity.shape[0]), jnp.zeros(54).at[0].set(own),
+        jnp.array([0.0, 0.05, 1 / 14.0]), size=SIZE,
+    )  # fmt: skip
+    pose = heads.drive(source.motion, source.placement, jnp.zeros(54).at[0].set(yaw))
+    return head, source, pose, geometry.drive_geometry(head, source, pose, size=SIZE)
+
+
+def test_a_head_that_turns_uncovers_no_second_cheek(lite_head):
+    """Beside the new outline lies what lay beside the old one, not a part of the face."""
+    head, source, pose, g = turned(lite_head, -0.5, 0.25)  # the left cheek comes in sight
+    cover = np.asarray(g.maps)[..., geometry.COVER] > 0
+    was_head = turned(lite_head, -0.5, 0.0)[-1].maps[..., geometry.COVER, None]
+    cheek = np.zeros_like(cover)
+    cheek[30:100, :64] = True  # above the neck, left of the middle
+
+    def ghost(flow):
+        shows = np.asarray(sample_image(was_head, flow))[..., 0] > 0.5
+        return (~cover & shows & cheek).sum()
+
+    placed = heads.place_head(head, source.neutral, source.eye_centers, pose)
+    with_skull = geometry._background(geometry._skull_motion(head, source, placed), pose, SIZE)
+    assert ghost(with_skull) > 40
+    assert ghost(g.flow) < 0.1 * ghost(with_skull)
+
+
+def test_far_from_the_head_nothing_is_carried_on(lite_head):
+    head, source, pose, g = turned(lite_head, 0.0, 0.3)
+    placed = heads.place_head(head, source.neutral, source.eye_centers, pose)
+    alone = geometry._background(geometry._skull_motion(head, source, placed), pose, SIZE)
+    cover = g.maps[..., geometry.COVER]
+    far = np.asarray(dilate(cover, geometry.REACH_PX * SIZE // 256 + 12)) == 0
+    assert far.sum() > 50
+    np.testing.assert_allclose(np.asarray(g.flow)[far], np.asarray(alone)[far], atol=1e-5)
+
+
+def test_the_rim_lies_inside_outlines_and_not_around_mouth_and_eyes(lite_head):
+    _, source, _, g = turned(lite_head, 0.0, 0.0)
+    rim = np.asarray(source.rim)[..., 0]
+    hit = np.asarray(g.maps)[..., geometry.COVER] > 0
+    assert not rim[~hit].any()
+    inside = np.asarray(dilate(jnp.asarray(~hit, jnp.float32), 1)) == 0
+    edge = hit & ~inside
+    edge[[0, -1]] = False  # where the picture ends, the head does not
+    assert rim[edge].min() == 1.0
+    middle = np.zeros_like(hit)
+    middle[40:92, 44:84] = True  # eyes, nose and mouth of a face that looks at the camera
+    assert rim[middle].max() == 0.0

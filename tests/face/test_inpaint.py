@@ -17,25 +17,6 @@ FACE = geometry.MAP_NAMES.index("face")
 SKIN, WALL = np.array([0.4, 0.1, -0.2]), np.array([-0.9, 0.9, 0.7])
 
 
-def test_inpainting_leaves_the_picture_and_fills_the_hole_smoothly():
-    y, x = np.mgrid[:64, :64] / 64.0
-    image = np.stack([x, y, x + y], -1).astype(np.float32)
-    hole = np.zeros((64, 64), np.float32)
-    hole[24:32, 30:44] = 1
-    broken = np.where(hole[..., None] > 0, 9.0, image).astype(np.float32)
-    filled = np.asarray(inpaint.inpaint(jnp.asarray(broken), jnp.asarray(hole)))
-    np.testing.assert_allclose(filled[hole == 0], image[hole == 0], atol=1e-5)
-    assert np.abs(filled - image)[hole > 0].max() < 0.12  # a ramp stays a ramp, roughly
-
-
-def test_cells_spread_linearly_between_their_centres():
-    cells = np.random.default_rng(0).normal(size=(8, 6, 3)).astype(np.float32)
-    got = inpaint._spread(inpaint._spread(jnp.asarray(cells), 0), 1)
-    four = inpaint.COARSE
-    expected = jax.image.resize(cells, (8 * four, 6 * four, 3), "linear")
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-
-
 @pytest.fixture(scope="module")
 def turned():
     """A head of one colour before a wall of another, 0.45 rad to the side."""
@@ -46,8 +27,8 @@ def turned():
         size=SIZE,
     )  # fmt: skip
     shown = raster.rasterise(source.placed, head.triangles, size=SIZE).triangle_YX >= 0
-    portrait = np.where(np.asarray(shown)[..., None], SKIN, WALL)
-    layers = jnp.asarray(np.concatenate([portrait, portrait], -1), jnp.float32)
+    portrait = jnp.asarray(np.where(np.asarray(shown)[..., None], SKIN, WALL), jnp.float32)
+    layers = jnp.concatenate([portrait, portrait, source.rim], -1)
     motion = jnp.zeros(54).at[0].set(0.45)
     pose = heads.drive(source.motion, source.placement, motion)
     return layers, geometry.drive_geometry(head, source, pose, size=SIZE)
@@ -55,7 +36,8 @@ def turned():
 
 def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):
     layers, geometry = turned
-    face = np.asarray(geometry.maps[..., FACE]) > 0
+    # Without the outermost pixels, which belong to head and wall.
+    face = np.asarray(raster.dilate(1.0 - geometry.maps[..., FACE], 1)) == 0
     wrong = {}
     for name, picture in (
         ("flow alone", sample_image(layers, geometry.flow)),
@@ -63,17 +45,42 @@ def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):
     ):
         wrong[name] = (np.abs(np.asarray(picture)[..., :3] - SKIN).max(-1) > 0.1)[face].mean()
     assert wrong["flow alone"] > 0.01  # of the wall, along the far cheek
-    assert wrong["painted"] < 0.4 * wrong["flow alone"]
+    assert wrong["painted"] < 0.35 * wrong["flow alone"]
 
 
 def test_what_the_portrait_shows_is_not_painted_over(turned):
     layers, geometry = turned
-    noise = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, layers.shape), jnp.float32)
+    noise = np.random.default_rng(1).uniform(-1, 1, (SIZE, SIZE, 6))
+    noise = jnp.concatenate([jnp.asarray(noise, jnp.float32), layers[..., 6:]], -1)
     painted = inpaint.warp_layers(noise, geometry)
     before = np.asarray(geometry.maps)
     face = before[..., FACE] > 0
     visible, stretch = before[..., -2] > 0, before[..., -1]
-    kept = ~face | (visible & (stretch < inpaint.STRETCH[0]))
-    moved = sample_image(noise, geometry.flow)
-    np.testing.assert_allclose(np.asarray(painted)[kept], np.asarray(moved)[kept], atol=1e-6)
-    assert 0.02 < (~kept)[face].mean() < 0.5
+    moved, rim = np.split(np.asarray(sample_image(noise, geometry.flow)), [6], -1)
+    limit = np.where(rim[..., 0] > 0, inpaint.STRETCH_AT_RIM[0], inpaint.STRETCH[0])
+    painted_over = face & ~(visible & (stretch < limit))
+    beside = np.asarray(raster.dilate(jnp.asarray(painted_over, jnp.float32), 1)) > 0
+    kept = ~beside  # edges of paint are a pixel wide
+    np.testing.assert_allclose(np.asarray(painted)[kept], moved[kept], atol=1e-6)
+    assert 0.02 < painted_over[face].mean() < 0.5
+
+
+def test_a_fit_that_is_too_wide_leaves_no_wall_on_the_cheek(turned):
+    """The portrait's face ends two pixels inside of where the fit says."""
+    layers, geometry = turned
+    wall = np.abs(np.asarray(layers[..., :3]) - WALL).max(-1) < 0.1
+    grown = np.asarray(raster.dilate(jnp.asarray(wall, jnp.float32), 2)) > 0
+    portrait = jnp.asarray(np.where(grown[..., None], WALL, SKIN), jnp.float32)
+    layers = jnp.concatenate([portrait, portrait, layers[..., 6:]], -1)
+    picture = np.asarray(inpaint.warp_layers(layers, geometry))[..., :3]
+    # The far cheek is on the left, where the head turns away from.
+    normal_x = np.asarray(geometry.maps[..., 7])
+    face = (np.asarray(geometry.maps[..., FACE]) > 0) & (normal_x < -0.2)
+    without = jnp.concatenate([layers[..., :6], jnp.zeros_like(layers[..., 6:])], -1)
+    bare = np.asarray(inpaint.warp_layers(without, geometry))[..., :3]
+
+    def wrong(image):
+        return (np.abs(image - SKIN).max(-1) > 0.3)[face].mean()
+
+    assert wrong(bare) > 0.02
+    assert wrong(picture) < 0.35 * wrong(bare)

@@ -107,7 +107,8 @@ def test_head_and_raster(faces, scene, ours) -> None:
     # From here on with our geometry of the portrait.
     given = raster.SourceGeometry(*q(geometry))
     skin_made = inpaint.skin_layer(front(image[None]), given.opening)
-    np.testing.assert_allclose(back(skin_made)[0], layers[..., 3:], atol=ATOL)
+    np.testing.assert_allclose(back(skin_made)[0], layers[..., 3:6], atol=ATOL)
+    assert (np.abs(mine.rim.numpy() - layers[..., 6:]) < 1e-6).mean() > 0.995
     made = raster.drive_geometry(head, given, twin_pose, size=CFG.size)
     spread = front(layers[None]).expand(2, -1, -1, -1)
     moved = inpaint.warp_layers(spread, made, "gather")

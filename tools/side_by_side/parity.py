@@ -134,7 +134,8 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     table.share("portrait: openings", (mine.opening.numpy() == geometry.opening).all(-1))
     image = front(scene.image[None])
     skin = inpaint.skin_layer(image, given.opening)
-    table.add("portrait: skin layer", layers[None, ..., 3:], back(skin), 3)
+    table.add("portrait: skin layer", layers[None, ..., 3:6], back(skin), 3)
+    table.share("portrait: rim", (mine.rim.numpy() == geometry.rim)[..., 0])
     poses, source = twin_head.Pose(*q(tuple(pose))), twin_head.Pose(*q(tuple(own_pose)))
     opening = np.asarray(geometry.opening)[None]
     posed, z_id = net(lambda m, i, o: m.appearance(i, o), scene.image[None], opening)

@@ -171,3 +171,12 @@ class ResBlock(nn.Module):
         for norm, layer in zip(self.norm, self.conv, strict=True):
             h = layer(F.silu(norm(h)))
         return (self.shortcut(x) if hasattr(self, "shortcut") else x) + h
+
+
+def binomial(image: Tensor) -> Tensor:
+    """3x3 binomial low-pass, borders repeated."""
+    # Edges by concatenation: Inductor (2.13) does not get a replicating pad after a pixel shuffle.
+    x = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
+    x = 0.25 * (x[:, :, :-2] + 2.0 * x[:, :, 1:-1] + x[:, :, 2:])
+    x = torch.cat([x[..., :1], x, x[..., -1:]], 3)
+    return 0.25 * (x[..., :-2] + 2.0 * x[..., 1:-1] + x[..., 2:])

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tools.torch_ref import inpaint, raster
+from tools.torch_ref.fill import cells, spread
 from tools.torch_ref.head import HeadTensors, Pose, absolute_pose, drive
 from tools.torch_ref.layers import (
     AdaptiveGroupNorm,
     GroupNorm,
     ResBlock,
+    binomial,
     channels_last,
     conv,
     depth_to_space,
@@ -29,8 +31,9 @@ from tools.torch_ref.layers import (
 from tools.torch_ref.sampling import Form, grid_of, sample
 from vasa_jax.face import head as our_head
 from vasa_jax.face.autoencoder import FaceConfig
-from vasa_jax.face.geometry import MAP_NAMES, NUM_MAPS
+from vasa_jax.face.geometry import COVER, MAP_NAMES, NUM_MAPS
 from vasa_jax.face.renderer import BOX_CM
+from vasa_jax.nn.fill import COARSE
 
 
 class AppearanceEncoder(nn.Module):
@@ -159,19 +162,10 @@ class Decoder(nn.Module):
         out = binomial(depth_to_space(self.out(h0), 2).float())
         painted = torch.tanh(out[:, :3] + self.skin_tone)
         weight = torch.softmax(3.0 * out[:, 3:] + blend_prior(maps, skin), 1)
-        image = (
-            weight[:, :1] * warped[:, :3] + weight[:, 1:2] * warped[:, 3:] + weight[:, 2:] * painted
-        )
-        return image, painted
-
-
-def binomial(image: Tensor) -> Tensor:
-    """3x3 binomial low-pass, borders repeated."""
-    # Edges by concatenation: Inductor (2.13) does not get a replicating pad after a pixel shuffle.
-    x = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
-    x = 0.25 * (x[:, :, :-2] + 2.0 * x[:, :, 1:-1] + x[:, :, 2:])
-    x = torch.cat([x[..., :1], x, x[..., -1:]], 3)
-    return 0.25 * (x[..., :-2] + 2.0 * x[..., 1:-1] + x[..., 2:])
+        share = spread(cells(maps[:, COVER : COVER + 1])) * COARSE**-2
+        first, skin_layer, paint = (share * weight).split(1, 1)
+        first = first + (1.0 - share)
+        return first * warped[:, :3] + skin_layer * warped[:, 3:] + paint * painted, painted
 
 
 def blend_prior(maps: Tensor, skin: Tensor) -> Tensor:
@@ -206,7 +200,7 @@ def from_view(points: Tensor, pose: Pose) -> Tensor:
 class Appearance(NamedTuple):
     """Everything kept of a portrait; without batch axis but for the pictures."""
 
-    layers: Tensor  # (1, 6, Y, X) portrait and its skin layer
+    layers: Tensor  # (1, 7, Y, X) portrait, its skin layer and the rim
     geometry: raster.SourceGeometry
     volume: Tensor  # (1, C, Z, Y, X) canonical, after G_3D
     z_id: Tensor  # (1, code)
@@ -268,7 +262,8 @@ class LiteFace(nn.Module):
     ) -> Appearance:  # fmt: skip
         """Everything computed once per portrait (1, 3, Y, X) in [-1, 1] with its fit."""
         geometry = raster.place_source(head, identity, motion, placement, shape, size=self.cfg.size)
-        layers = torch.cat([image, inpaint.skin_layer(image, geometry.opening)], 1)
+        skin = inpaint.skin_layer(image, geometry.opening)
+        layers = torch.cat([image, skin, to_front(geometry.rim[None])], 1)
         pose = absolute_pose(motion[None], placement[None])
         opening = to_front(geometry.opening[None])
         volume, z_id = self.encode_nets(image, opening, pose)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tools.torch_ref.fill import cells, push_pull, spread
 from tools.torch_ref.head import (
     HeadTensors,
     Pose,
@@ -24,10 +25,12 @@ from tools.torch_ref.head import (
     person,
     place_head,
 )
+from tools.torch_ref.layers import to_back, to_front
 from tools.torch_ref.sampling import grid_of
 from vasa_jax.face import lashes
-from vasa_jax.face.geometry import CONTOUR_PX, IRIS_RAD
+from vasa_jax.face.geometry import CONTOUR_PX, IRIS_RAD, JUMP_CM, MAP_NAMES, REACH_PX, RIM_PX
 from vasa_jax.face.raster import DEPTH_RANGE_CM, LARGE, NUMBER_BITS, WINDOWS
+from vasa_jax.nn.fill import COARSE
 
 
 def rasterise(placed_BV3: Tensor, triangles_F3: Tensor, *, size: int) -> tuple[Tensor, Tensor]:
@@ -127,6 +130,7 @@ class SourceGeometry(NamedTuple):
     placed: Tensor  # (V, 3)
     near: Tensor  # (Y, X) cm: the farthest depth of four neighbours
     opening: Tensor  # (Y, X, 2)
+    rim: Tensor  # (Y, X, 1)
 
 
 def _is_interior(group: Tensor) -> Tensor:
@@ -148,9 +152,26 @@ def place_source(
     group = torch.where(triangle >= 0, head.group[triangle.clamp(min=0)], -1.0)[0]
     opening = torch.stack([_is_interior(group), group >= 7], -1).float()
     near = -F.max_pool2d(F.pad(-depth, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
+    rim = _rim(depth[0], group, opening.amax(-1))[..., None]
     return SourceGeometry(
-        identity, motion, placement, neutral, centers, placed[0], near[0], opening
+        identity, motion, placement, neutral, centers, placed[0], near[0], opening, rim
     )
+
+
+def _grown(mask: Tensor, pixels: int) -> Tensor:
+    """A map (..., Y, X) whose every pixel is the largest within ``pixels``."""
+    flat = mask.reshape(-1, 1, *mask.shape[-2:])
+    return F.max_pool2d(flat, 2 * pixels + 1, stride=1, padding=pixels).reshape(mask.shape)
+
+
+def _rim(depth: Tensor, group: Tensor, opening: Tensor) -> Tensor:
+    """Weight of being just inside of an outline of the head."""
+    hit = group >= 0
+    depth = torch.where(opening > 0, 1e3, torch.where(hit, depth, -1e3))
+    farthest = -_grown(-depth, 1)
+    edge = (hit & (opening == 0) & (depth - farthest > JUMP_CM)).float()
+    unit = max(len(depth) // 256, 1)
+    return hit * sum(_grown(edge, k * unit) for k in RIM_PX) / len(RIM_PX)
 
 
 class DriverGeometry(NamedTuple):
@@ -199,7 +220,8 @@ def drive_geometry(
         ],
         -1,
     )  # fmt: skip
-    flow = _fill_background(head, source, placed, flow, hit, grid, pose)
+    around = _background(head, source, placed, grid, pose)
+    flow = _carry_on(grid + _border(grid, 0.10) * (flow - grid), around, maps, grid, pose.placement)
     skin = ((group == 0) | (group == 1)).float()[..., None]
     line = lash_line(head, placed, blink_shares(pose), pose.placement[:, 2], grid)
     return DriverGeometry(flow, maps, skin, line * shown[..., None])
@@ -270,10 +292,39 @@ def _triangle_table(
     )  # fmt: skip
 
 
-def _fill_background(
-    head: HeadTensors, source: SourceGeometry, placed: Tensor, flow: Tensor, hit: Tensor,
-    grid: Tensor, pose: Pose,
-) -> Tensor:  # fmt: skip
+def _border(grid: Tensor, width: float) -> Tensor:
+    """Weight (Y, X, 1) that rises from 0 at the border of the crop."""
+    return _smooth((1.0 - grid.abs().amax(-1) - 0.02) / width)[..., None]
+
+
+def _smooth(t: Tensor) -> Tensor:
+    t = t.clamp(0.0, 1.0)
+    return t * t * (3 - 2 * t)
+
+
+def _carry_on(
+    flow: Tensor, around: Tensor, maps: Tensor, grid: Tensor, placement: Tensor
+) -> Tensor:
+    """Flow that runs on smoothly from what is seen of the head into its surroundings."""
+    size = len(grid)
+    m = {name: maps[..., k] for k, name in enumerate(MAP_NAMES)}
+    head = (m["visible"] + m["face"] + m["mouth_interior"] + m["eyeball"]) > 0
+    visible = m["visible"][:, None]
+    weight = cells(visible)
+    off = cells(to_front(flow - around) * visible) / weight.clamp(min=1e-6)
+    near = (cells(m["cover"][:, None]) > 0).float()
+    near = _grown(near, REACH_PX * size // 256 // COARSE)
+    off = to_back(push_pull(off, near * (1.0 - weight.clamp(max=1.0))))
+    way = grid_of(*near.shape[2:], device=grid.device) - placement[:, None, None, :2]
+    way = way / (way.square().sum(-1, keepdim=True) + 1e-4).sqrt()
+    off = off - (off * way).sum(-1, keepdim=True).clamp(max=0.0) * way
+    carried = around + _border(grid, 0.10) * to_back(spread(to_front(off)))
+    return torch.where(head[..., None], flow, carried)
+
+
+def _background(
+    head: HeadTensors, source: SourceGeometry, placed: Tensor, grid: Tensor, pose: Pose
+) -> Tensor:
     """Hair follows the skull, the rest of the picture stays; in between, blend."""
     base = head.base
     w = ((base[:, 2] > -4.0) & (base[:, 2] < 5.0) & (base[:, 1] > -4.0)).float()[:, None]
@@ -281,7 +332,7 @@ def _fill_background(
     weighted = (a * w).mT
     tiny = 1e-4 * torch.eye(3, device=a.device)
     affine = _solve3(weighted @ a + tiny, weighted @ source.placed[:, :2])
-    skull = (F.pad(grid, (0, 1), value=1.0).reshape(-1, 3) @ affine).reshape(flow.shape)
+    skull = (F.pad(grid, (0, 1), value=1.0).reshape(-1, 3) @ affine).reshape(-1, *grid.shape)
 
     def dot(q: Tensor, axis: Tensor) -> Tensor:
         length = axis.square().sum(-1).clamp(min=0.3)[:, None, None]
@@ -292,16 +343,8 @@ def _fill_background(
     x, y = dot(q, pose.rotation[:, :2, 0]), dot(q, pose.rotation[:, :2, 1])
     rho = ((x / 10.5).square() + ((y - 2.5) / 13.0).square()).sqrt()
 
-    def smooth(t: Tensor) -> Tensor:
-        t = t.clamp(0.0, 1.0)
-        return t * t * (3 - 2 * t)
-
-    weight = (1.0 - smooth((rho - 1.0) / 0.75)) * smooth((y + 16.0) / 7.5)
-    border = 1.0 - grid.abs().amax(-1)
-    weight = (weight * smooth((border - 0.02) / 0.14))[..., None]
-    background = grid + weight * (skull - grid)
-    edge = smooth((border - 0.02) / 0.10)[..., None]
-    return torch.where(hit[..., None], grid + edge * (flow - grid), background)
+    weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5)
+    return grid + weight[..., None] * _border(grid, 0.14) * (skull - grid)
 
 
 def _solve3(a: Tensor, b: Tensor) -> Tensor:

@@ -28,11 +28,11 @@ from vasa_jax.face.renderer import (
     Decoder,
     VolumeNet,
     WarpGenerator,
-    binomial,
     flatten_depth,
     from_canonical,
     to_canonical,
 )
+from vasa_jax.nn.resample import binomial
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
 
@@ -54,7 +54,7 @@ class FaceConfig:
 class Appearance(NamedTuple):
     """Everything kept of a portrait; a pytree without batch axis."""
 
-    layers: Array  # (Y, X, 6) portrait and its skin layer
+    layers: Array  # (Y, X, 7) as ``inpaint.portrait_layers`` makes them
     geometry: SourceGeometry
     volume: Array  # (Z, Y, X, C) canonical, after G_3D
     z_id: Array  # (code,)
@@ -135,10 +135,9 @@ class FaceAutoencoder:
         return jax.jit(fresh)(key)
 
     def source_layers(self, head: Head, image_YXC: Array, identity, motion, placement, shape=None):
-        """Geometry of the portrait and its two layers (Y, X, 6)."""
+        """Geometry of the portrait and its layers (Y, X, 7)."""
         geometry = place_source(head, identity, motion, placement, shape, size=self.cfg.size)
-        skin = inpaint.skin_layer(image_YXC, geometry.opening)
-        return geometry, jnp.concatenate([image_YXC, skin], -1)
+        return geometry, inpaint.portrait_layers(image_YXC, geometry)
 
     def encode(
         self, params, head: Head, image_YXC, identity, motion, placement, shape=None

@@ -15,7 +15,8 @@ from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.lashes import lash_line
-from vasa_jax.face.raster import rasterise
+from vasa_jax.face.raster import dilate, rasterise
+from vasa_jax.nn.fill import COARSE, cells, push_pull, spread
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
 
@@ -41,6 +42,7 @@ class SourceGeometry(NamedTuple):
     placed: Array  # (V, 3)
     near: Array  # (Y, X) cm: the farthest depth of four neighbours
     opening: Array  # (Y, X, 2) 1 where mouth interior / eyeball is seen
+    rim: Array  # (Y, X, 1) 0..1 just inside of an outline of the head
 
 
 def _is_interior(group: Array) -> Array:
@@ -76,9 +78,25 @@ def place_source(
     near = jnp.pad(raster.depth_YX, (0, 1), mode="edge")
     near = jnp.minimum(near[:, :-1], near[:, 1:])
     near = jnp.minimum(near[:-1], near[1:])
+    rim = _rim(raster.depth_YX, group, opening.max(-1))[..., None]
     return SourceGeometry(
-        identity_I, motion_54, placement_3, neutral, centers, placed, near, opening
+        identity_I, motion_54, placement_3, neutral, centers, placed, near, opening, rim
     )
+
+
+RIM_PX = (2, 4)  # of 256: wide as that it is certain, and half as certain
+JUMP_CM = 2.5  # of depth between neighbours: one of them hides something
+
+
+def _rim(depth_YX: Array, group_YX: Array, opening_YX: Array) -> Array:
+    """``SourceGeometry.rim``: where fit and picture may disagree about what is seen."""
+    hit = group_YX >= 0
+    # The inside of a mouth lies far behind the lips, but where those end is well known.
+    depth = jnp.where(opening_YX > 0, 1e3, jnp.where(hit, depth_YX, -1e3))
+    farthest = -dilate(-depth, 1)
+    edge = (hit & (opening_YX == 0) & (depth - farthest > JUMP_CM)).astype(jnp.float32)
+    unit = max(depth_YX.shape[0] // 256, 1)
+    return hit * sum(dilate(edge, k * unit) for k in RIM_PX) / len(RIM_PX)
 
 
 class DriverGeometry(NamedTuple):
@@ -133,9 +151,10 @@ def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int)
     skull_32 = _skull_motion(head, source, placed)
     # Stored, lest XLA:CPU compute a triangle anew for every pixel, and a pixel for every map.
     planes = from_memory(_planes, table.T, raster.triangle_YX)
-    flow, maps, skin = from_memory(
+    moved, around, maps, skin = from_memory(
         _pixel_maps, planes, raster.triangle_YX, source.near, skull_32, pose
     )
+    flow = from_memory(_carry_on, moved, around, maps, placement)
     blink = jnp.clip(pose.expression[jnp.asarray(heads.BLINKS)], 0.0, 1.0)
     lashes = lash_line(head, placed, blink, placement[2], size=size)
     return DriverGeometry(flow, maps, skin, lashes * maps[..., COVER, None])
@@ -162,8 +181,8 @@ def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
 
 def _pixel_maps(
     planes: tuple[Array, ...], triangle_YX: Array, near_YX: Array, skull_32: Array, pose: Pose
-) -> tuple[Array, Array, Array]:
-    """Flow, maps and skin of ``DriverGeometry`` from the planes of ``_planes``."""
+) -> tuple[Array, ...]:
+    """Flow of the head and of the background, maps and skin, from ``_planes``."""
     size = triangle_YX.shape[0]
     flow_x, flow_y, depth, angle, normal_x, normal_y, stretch, code = planes
     hit = triangle_YX >= 0
@@ -186,8 +205,34 @@ def _pixel_maps(
         hit * normal_x, hit * normal_y, hit, visible, hit * stretch,
     ]  # fmt: skip
     skin = ((group == 0) | (group == 1))[..., None].astype(jnp.float32)
-    flow = _with_background(jnp.stack([flow_x, flow_y], -1), hit, skull_32, pose)
-    return flow, jnp.stack([m.astype(jnp.float32) for m in maps], -1), skin
+    flow = jnp.stack([flow_x, flow_y], -1)
+    moved, around = _fade(flow), _background(skull_32, pose, size)
+    return moved, around, jnp.stack([m.astype(jnp.float32) for m in maps], -1), skin
+
+
+REACH_PX = 28  # of 256: so far from the head the background goes its own way
+
+
+def _carry_on(flow_YX2: Array, around_YX2: Array, maps_YXM: Array, placement_3: Array) -> Array:
+    """Flow (Y, X, 2) that runs on smoothly from what is seen of the head into its surroundings.
+
+    Else a head that turns uncovers, beside its new outline, the cheek where it was. Scalp and neck
+    that the portrait does not show count as surroundings: they look like what is beside them, not
+    like what hides them there. On the side that turns away the face ends at its outline.
+    """
+    size = len(flow_YX2)
+    m = {name: maps_YXM[..., k, None] for k, name in enumerate(MAP_NAMES)}
+    head = (m["visible"] + m["face"] + m["mouth_interior"] + m["eyeball"]) > 0
+    weight = cells(m["visible"])
+    off = cells((flow_YX2 - around_YX2) * m["visible"]) / jnp.maximum(weight, 1e-6)
+    near = cells(m["cover"])[..., 0] > 0
+    near = dilate(near.astype(jnp.float32), REACH_PX * size // 256 // COARSE)
+    off = push_pull(off, near * (1.0 - jnp.minimum(weight[..., 0], 1.0)))
+    way = image_grid(*near.shape) - placement_3[:2]
+    way = way / jnp.sqrt(jnp.square(way).sum(-1, keepdims=True) + 1e-4)
+    off = off - jnp.minimum((off * way).sum(-1, keepdims=True), 0.0) * way
+    off = spread(spread(off, 0), 1)
+    return jnp.where(head, flow_YX2, around_YX2 + _border(size, 0.10) * off)
 
 
 CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain
@@ -229,13 +274,30 @@ def _skull_motion(head: Head, source: SourceGeometry, placed_V3: Array) -> Array
     return _solve3(normal_33, (a * w).T @ source.placed[:, :2])
 
 
-def _with_background(flow: Array, hit: Array, skull_32: Array, pose: Pose) -> Array:
+def _smooth(t: Array) -> Array:
+    t = jnp.clip(t, 0.0, 1.0)
+    return t * t * (3 - 2 * t)
+
+
+def _border(size: int, width: float) -> Array:
+    """Weight (Y, X, 1) that rises from 0 at the border of the crop to 1 inside."""
+    border = 1.0 - jnp.abs(image_grid(size, size)).max(-1)
+    return _smooth((border - 0.02) / width)[..., None]
+
+
+def _fade(flow: Array) -> Array:
+    """The mesh ends at the neck inside the picture: its flow without any motion at the border."""
+    grid = image_grid(*flow.shape[:2])
+    return grid + _border(len(flow), 0.10) * (flow - grid)
+
+
+def _background(skull_32: Array, pose: Pose, size: int) -> Array:
     """Where no mesh is: hair follows the skull, the rest of the picture stays; in between, blend.
 
     The skull's weight falls from 1 on the head (hair included) to 0 before the border of the crop,
     and down the neck.
     """
-    grid = image_grid(*hit.shape)
+    grid = image_grid(size, size)
     # By hand: products with matrices of two and three numbers cost more than the rest together.
     skull = grid[..., :1] * skull_32[0] + grid[..., 1:] * skull_32[1] + skull_32[2]
     right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
@@ -244,16 +306,8 @@ def _with_background(flow: Array, hit: Array, skull_32: Array, pose: Pose) -> Ar
     x = (qx * right[0] + qy * right[1]) / jnp.maximum(jnp.sum(right**2), 0.3)
     y = (qx * up[0] + qy * up[1]) / jnp.maximum(jnp.sum(up**2), 0.3)
     rho = jnp.sqrt((x / 10.5) ** 2 + ((y - 2.5) / 13.0) ** 2)
-    smooth = lambda t: t * t * (3 - 2 * t)  # noqa: E731
-    weight = 1.0 - smooth(jnp.clip((rho - 1.0) / 0.75, 0.0, 1.0))
-    weight = weight * smooth(jnp.clip((y + 16.0) / 7.5, 0.0, 1.0))
-    border = 1.0 - jnp.abs(grid).max(-1)
-    weight = (weight * smooth(jnp.clip((border - 0.02) / 0.14, 0.0, 1.0)))[..., None]
-    background = grid + weight * (skull - grid)
-    # The mesh ends at the neck inside the picture: fade its flow out at the border as well.
-    edge = smooth(jnp.clip((border - 0.02) / 0.10, 0.0, 1.0))[..., None]
-    flow = grid + edge * (flow - grid)
-    return jnp.where(hit[..., None], flow, background)
+    weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5)
+    return grid + weight[..., None] * _border(size, 0.14) * (skull - grid)
 
 
 def _solve3(a_33, b_3n):

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.types import HEAD_WIDTH_CM
-from vasa_jax.face.geometry import MAP_NAMES, NUM_MAPS
+from vasa_jax.face.geometry import COVER, MAP_NAMES, NUM_MAPS
 from vasa_jax.face.head import Pose
 from vasa_jax.nn.conv import Conv, Conv3D, ResBlock
+from vasa_jax.nn.fill import COARSE, cells, spread
 from vasa_jax.nn.norm import AdaptiveGroupNorm, GroupNorm
-from vasa_jax.nn.resample import depth_to_space, space_to_depth, upsample_nearest
+from vasa_jax.nn.resample import binomial, depth_to_space, space_to_depth, upsample_nearest
 from vasa_jax.nn.stored import stored
 from vasa_jax.nn.warp import sample_volumes, volume_grid
 
@@ -111,13 +112,6 @@ def flatten_depth(volume_BZYXC: jax.Array) -> jax.Array:
     return volume_BZYXC.transpose(0, 2, 3, 1, 4).reshape(b, y, x, z * c)
 
 
-def binomial(image_BYXC: jax.Array) -> jax.Array:
-    """3x3 binomial low-pass (1 2 1 in both directions), borders repeated: no answer at Nyquist."""
-    x = jnp.pad(image_BYXC, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    x = 0.25 * (x[:, :-2] + 2.0 * x[:, 1:-1] + x[:, 2:])
-    return 0.25 * (x[:, :, :-2] + 2.0 * x[:, :, 1:-1] + x[:, :, 2:])
-
-
 def blend_prior(maps_BYXC: jax.Array, skin_BYX1: jax.Array) -> jax.Array:
     """Logits (B, Y, X, 3) before any learning: moved portrait, moved skin layer, painted colour.
 
@@ -137,6 +131,18 @@ def _softmax3(logits_BYX3: jax.Array) -> jax.Array:
     shifted = logits_BYX3 - jax.lax.stop_gradient(jnp.maximum(jnp.maximum(a, b), c))
     power = jnp.exp(shifted)
     return power / (power[..., :1] + power[..., 1:2] + power[..., 2:])
+
+
+def on_head(cover_BYX1: jax.Array) -> jax.Array:
+    """Weight of the head's own pixels, which fades out around it within a cell of ``fill``."""
+    share = jax.vmap(cells)(cover_BYX1) * COARSE**-2
+    return jax.vmap(lambda one: spread(spread(one, 0), 1))(share)
+
+
+def _only_where(share_BYX1: jax.Array, weight_BYX3: jax.Array) -> jax.Array:
+    """Blend weights that leave all to the first picture where ``share`` is 0."""
+    kept = share_BYX1 * weight_BYX3
+    return kept + (1.0 - share_BYX1) * jnp.array([1.0, 0.0, 0.0])
 
 
 class Decoder(nn.Module):
@@ -174,6 +180,8 @@ class Decoder(nn.Module):
         out = binomial(depth_to_space(out, 2))
         painted = jnp.tanh(out[..., :3] + 0.4 * jnp.array([-1.0, -1.6, -1.6]))
         weight = _softmax3(3.0 * out[..., 3:] + blend_prior(maps_BYXM, skin_BYX1))
+        # Beside the head the portrait moves by geometry alone: no background ever swims.
+        weight = _only_where(on_head(maps_BYXM[..., COVER, None]), weight)
         image = (
             weight[..., :1] * warped_BYX6[..., :3]
             + weight[..., 1:2] * warped_BYX6[..., 3:]

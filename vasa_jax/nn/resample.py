@@ -44,3 +44,10 @@ def mean_pool(x: jax.Array, factors: tuple[int, ...]) -> jax.Array:
         shape += [n // f, f]
     axes = tuple(range(2, 2 * len(factors) + 1, 2))
     return x.reshape(*shape, x.shape[-1]).mean(axes)
+
+
+def binomial(image_BYXC: jax.Array) -> jax.Array:
+    """3x3 binomial low-pass (1 2 1 in both directions), borders repeated: no answer at Nyquist."""
+    x = jnp.pad(image_BYXC, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    x = 0.25 * (x[:, :-2] + 2.0 * x[:, 1:-1] + x[:, 2:])
+    return 0.25 * (x[:, :, :-2] + 2.0 * x[:, :, 1:-1] + x[:, :, 2:])
