@@ -30,6 +30,13 @@ def main() -> None:
     parser.add_argument("--rank", type=Path, nargs="+", metavar="VIDEO", default=[])
     parser.add_argument("--landmarks", type=Path, help="folder that keeps the videos' landmarks")
     args = parser.parse_args()
+    try:
+        make(parser, args)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def make(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = sync_net.WEIGHTS_FILE
         if args.run is not None:

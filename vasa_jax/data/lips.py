@@ -24,7 +24,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, POSE, SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.corpus import MotionClip, read_shard, write_shard
 from vasa_jax.data.faces import example_head
-from vasa_jax.data.videos import FOUND_SHARE, video_landmarks, video_sound
+from vasa_jax.data.videos import found_enough, video_landmarks, video_sound
 from vasa_jax.face import head as heads
 from vasa_jax.face.fit import landmark_head
 from vasa_jax.face.head import Head
@@ -50,7 +50,7 @@ def filmed_clips(files: list[Path], kept: Path | None = None) -> Iterator[Motion
     """Of videos in which a face is found nearly always; ``kept`` keeps their landmarks."""
     for path in files:
         landmarks = video_landmarks(path, kept)
-        if len(landmarks) and np.isfinite(landmarks).all((1, 2)).mean() >= FOUND_SHARE:
+        if found_enough(landmarks):
             yield lip_clip(video_sound(path), landmarks)
 
 

@@ -86,13 +86,19 @@ def video_clip(
     ``audio_late_frames`` is how much the sound lags the picture; it is taken out.
     """
     landmarks = video_landmarks(path, kept)
-    ok = np.isfinite(landmarks).all((1, 2))
-    if not len(ok) or ok.mean() < FOUND_SHARE:
+    if not found_enough(landmarks):
         return None
+    ok = np.isfinite(landmarks).all((1, 2))
     # A frame without a face repeats the one before it.
     last = np.maximum.accumulate(np.where(ok, np.arange(len(ok)), int(np.argmax(ok))))
     samples = video_sound(path)[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
     return landmark_clip(landmarks[last], samples, reader)
+
+
+def found_enough(landmarks_TL3: np.ndarray) -> bool:
+    """Whether landmarks, NaN where no face was found, are those of a face seen nearly always."""
+    ok = np.isfinite(landmarks_TL3).all((1, 2))
+    return bool(len(ok)) and bool(ok.mean() >= FOUND_SHARE)
 
 
 def landmark_clip(

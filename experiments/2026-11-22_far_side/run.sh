@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What a turning head uncovers, before and after: pictures, and stage 1 against rendered truth of both
+# commits. VASA_MEDIA: folder with portraits_test/; VASA_FACEKIT: facekit.npz.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=experiments/2026-11-22_far_side top=$PWD
+before=$(git log -1 --format=%H --diff-filter=A -- vasa_jax/nn/fill.py)^
+folder=$(mktemp -d)
+trap 'git worktree remove --force "$folder/before"; rm -rf "$folder"' EXIT
+git worktree add -q --detach "$folder/before" "$before"
+mkdir -p out
+args=(--identities 6 --pairs 10 --states 0 --clips= --judges= --source portrait)
+for side in before after; do
+  tree=$top
+  if [ $side = before ]; then tree=$folder/before; fi
+  cd "$tree"
+  PYTHONPATH=$tree "$top/.venv/bin/python" "$top/tools/turn_heads.py" "$top/out/far_side_$side.npy" \
+    --portraits "$VASA_MEDIA/portraits_test"
+  PYTHONPATH=$tree "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate face lite "${args[@]}" \
+    --json "$top/out/far_side_$side.json" > "$top/out/far_side_$side.txt"
+done
+cd "$top"
+.venv/bin/python tools/turn_heads.py --sheet $here/sheet.jpg out/far_side_{before,after}.npy
+.venv/bin/python - $here <<'PY'
+import json
+import sys
+from pathlib import Path
+
+table = {}
+for side in ("before", "after"):
+    summary = json.loads(Path(f"out/far_side_{side}.json").read_text())["summary"]
+    table[side] = {
+        case: {
+            column: {m: round(columns[column][m]["mean"], 4)
+                     for m in ("psnr", "psnr_head", "ssim", "lpips", "landmarks")}
+            for column in ("warp", "model") if column in columns
+        }
+        for case, columns in summary.items() if case in ("self", "pose", "both", "agree")
+    }
+(Path(sys.argv[1]) / "results.json").write_text(json.dumps(table, indent=1) + "\n")
+PY
