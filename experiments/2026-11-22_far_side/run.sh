@@ -39,3 +39,5 @@ for side in ("before", "after"):
     }
 (Path(sys.argv[1]) / "results.json").write_text(json.dumps(table, indent=1) + "\n")
 PY
+.venv/bin/vasa-jax evaluate talk lite --portraits "$VASA_MEDIA/portraits_test" \
+  --speech "$VASA_MEDIA/speech" --pairs "${PAIRS:-10}" --seconds 8 --json $here/talk.json
