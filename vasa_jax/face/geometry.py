@@ -7,7 +7,7 @@ analytic backward flow of the lite renderer (variant F of the feasibility study)
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -151,10 +151,10 @@ def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int)
     skull_32 = _skull_motion(head, source, placed)
     # Stored, lest XLA:CPU compute a triangle anew for every pixel, and a pixel for every map.
     planes = from_memory(_planes, table.T, raster.triangle_YX)
-    moved, around, maps, skin = from_memory(
+    moved, around, kinds, maps, skin = from_memory(
         _pixel_maps, planes, raster.triangle_YX, source.near, skull_32, pose
     )
-    flow = from_memory(_carry_on, moved, around, maps, placement)
+    flow = from_memory(_carry_on, moved, around, kinds, placement)
     blink = jnp.clip(pose.expression[jnp.asarray(heads.BLINKS)], 0.0, 1.0)
     lashes = lash_line(head, placed, blink, placement[2], size=size)
     return DriverGeometry(flow, maps, skin, lashes * maps[..., COVER, None])
@@ -181,8 +181,11 @@ def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
 
 def _pixel_maps(
     planes: tuple[Array, ...], triangle_YX: Array, near_YX: Array, skull_32: Array, pose: Pose
-) -> tuple[Array, ...]:
-    """Flow of the head and of the background, maps and skin, from ``_planes``."""
+) -> tuple[Any, ...]:
+    """Flow of the head and of the background, kinds of pixels, maps and skin, from ``_planes``.
+
+    The kinds, each (Y, X): seen in the portrait too; head, whose own flow is taken; hit at all.
+    """
     size = triangle_YX.shape[0]
     flow_x, flow_y, depth, angle, normal_x, normal_y, stretch, code = planes
     hit = triangle_YX >= 0
@@ -207,13 +210,17 @@ def _pixel_maps(
     skin = ((group == 0) | (group == 1))[..., None].astype(jnp.float32)
     flow = jnp.stack([flow_x, flow_y], -1)
     moved, around = _fade(flow), _background(skull_32, pose, size)
-    return moved, around, jnp.stack([m.astype(jnp.float32) for m in maps], -1), skin
+    head = visible | _is_interior(group) | eyeball | (group == 0)
+    kinds = tuple(k.astype(jnp.float32) for k in (visible, head, hit))
+    return moved, around, kinds, jnp.stack([m.astype(jnp.float32) for m in maps], -1), skin
 
 
 REACH_PX = 28  # of 256: so far from the head the background goes its own way
 
 
-def _carry_on(flow_YX2: Array, around_YX2: Array, maps_YXM: Array, placement_3: Array) -> Array:
+def _carry_on(
+    flow_YX2: Array, around_YX2: Array, kinds: tuple[Array, Array, Array], placement_3: Array
+) -> Array:
     """Flow (Y, X, 2) that runs on smoothly from what is seen of the head into its surroundings.
 
     Else a head that turns uncovers, beside its new outline, the cheek where it was. Scalp and neck
@@ -221,18 +228,17 @@ def _carry_on(flow_YX2: Array, around_YX2: Array, maps_YXM: Array, placement_3: 
     like what hides them there. On the side that turns away the face ends at its outline.
     """
     size = len(flow_YX2)
-    m = {name: maps_YXM[..., k, None] for k, name in enumerate(MAP_NAMES)}
-    head = (m["visible"] + m["face"] + m["mouth_interior"] + m["eyeball"]) > 0
-    weight = cells(m["visible"])
-    off = cells((flow_YX2 - around_YX2) * m["visible"]) / jnp.maximum(weight, 1e-6)
-    near = cells(m["cover"])[..., 0] > 0
-    near = dilate(near.astype(jnp.float32), REACH_PX * size // 256 // COARSE)
+    visible, head, hit = (k[..., None] for k in kinds)
+    weight = cells(visible)
+    off = cells((flow_YX2 - around_YX2) * visible) / jnp.maximum(weight, 1e-6)
+    near = (cells(hit)[..., 0] > 0).astype(jnp.float32)
+    near = dilate(near, REACH_PX * size // 256 // COARSE)
     off = push_pull(off, near * (1.0 - jnp.minimum(weight[..., 0], 1.0)))
     way = image_grid(*near.shape) - placement_3[:2]
     way = way / jnp.sqrt(jnp.square(way).sum(-1, keepdims=True) + 1e-4)
     off = off - jnp.minimum((off * way).sum(-1, keepdims=True), 0.0) * way
     off = spread(spread(off, 0), 1)
-    return jnp.where(head, flow_YX2, around_YX2 + _border(size, 0.10) * off)
+    return jnp.where(head > 0, flow_YX2, around_YX2 + _border(size, 0.10) * off)
 
 
 CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain

@@ -15,6 +15,7 @@ from vasa_jax.face.geometry import MAP_NAMES, DriverGeometry, SourceGeometry
 from vasa_jax.face.raster import dilate
 from vasa_jax.nn.fill import cells, push_pull, spread
 from vasa_jax.nn.resample import binomial
+from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import sample_image
 
 _OPENING_DILATION = 2
@@ -45,22 +46,37 @@ def warp_layers(layers_YX7: Array, geometry: DriverGeometry) -> Array:
     with what the visible face around it looks like. Scalp and neck are left to the nets: nobody
     knows what hair looks like from the other side.
     """
-    sampled = sample_image(layers_YX7, geometry.flow)
-    moved, rim = sampled[..., :6], sampled[..., 6:]
-    face, seen, stretch = (geometry.maps[..., k, None] for k in _MAPS)
-    low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
-    known = face * seen * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
-    unseen = face - known
+    # Stored, lest XLA:CPU find the same again for each of its readers.
+    moved, known, unseen = from_memory(_move, layers_YX7, geometry.flow, geometry.maps)
+    face = geometry.maps[..., _MAPS[0]]
 
     def painted(moved: Array) -> Array:
-        # Mixed of what is sure; and from the skin layer, which has no openings to run from.
-        sure = (known > 0.99).astype(jnp.float32)
-        weight, color = cells(sure), cells(moved[..., 3:] * sure)
-        hole = 1.0 - jnp.minimum(weight[..., 0], 1.0)
-        paint = push_pull(color / jnp.maximum(weight, 1e-6), hole)
-        paint = spread(spread(paint, 0), 1)
+        paint = from_memory(_paint, moved, known)
         # Edges without steps: paint reaches beyond them.
-        return moved + binomial(unseen[None])[0] * (jnp.concatenate([paint, paint], -1) - moved)
+        share = binomial(unseen[None])[0]
+        return moved + share * (jnp.concatenate([paint, paint], -1) - moved)
 
     # Most frames are turned too little to need it, and it takes time.
     return jax.lax.cond(unseen.sum() > FEW * face.sum(), painted, lambda moved: moved, moved)
+
+
+def _move(layers_YX7: Array, flow_YX2: Array, maps_YXM: Array) -> tuple[Array, Array, Array]:
+    """The layers (Y, X, 6) moved, and what of the face is known and what is not, (Y, X, 1)."""
+    sampled = sample_image(layers_YX7, flow_YX2)
+    moved, rim = sampled[..., :6], sampled[..., 6:]
+    face, seen, stretch = (maps_YXM[..., k, None] for k in _MAPS)
+    low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
+    known = face * seen * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
+    return moved, known, face - known
+
+
+def _paint(moved_YX6: Array, known_YX1: Array) -> Array:
+    """Colours (Y, X, 3) for what is not known, from what is sure around it.
+
+    Of the skin layer, which has no openings to run from.
+    """
+    sure = (known_YX1 > 0.99).astype(jnp.float32)
+    weight, color = cells(sure), cells(moved_YX6[..., 3:] * sure)
+    hole = 1.0 - jnp.minimum(weight[..., 0], 1.0)
+    paint = push_pull(color / jnp.maximum(weight, 1e-6), hole)
+    return spread(spread(paint, 0), 1)
