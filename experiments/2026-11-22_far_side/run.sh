@@ -41,3 +41,8 @@ for side in ("before", "after"):
 PY
 .venv/bin/vasa-jax evaluate talk lite --portraits "$VASA_MEDIA/portraits_test" \
   --speech "$VASA_MEDIA/speech" --pairs "${PAIRS:-10}" --seconds 8 --json $here/talk.json
+.venv/bin/vasa-jax evaluate controls lite --portraits vasa_jax/assets/example/portrait.png \
+  --speech vasa_jax/assets/example/speech.flac --most 1 --json $here/controls.json \
+  --sheets out/controls
+.venv/bin/vasa-jax generate vasa_jax/assets/example/portrait.png \
+  vasa_jax/assets/example/speech.flac -o out/example.mp4 --sheet $here/example.png
