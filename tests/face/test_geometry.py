@@ -20,8 +20,12 @@ def lite_head():
     return heads.head_from_arrays(load_release("lite").params["head"])
 
 
-def source_of(head, size):
-    motion = jnp.zeros(54)
+SIZE = 128
+
+
+def source_of(head, size, own=0.0):
+    """A portrait that looks ``own`` rad to the side."""
+    motion = jnp.zeros(54).at[0].set(own)
     placement = jnp.array([0.0, 0.05, 1 / 14.0])
     identity = jnp.zeros(head.identity.shape[0])
     head = jax.tree.map(jnp.asarray, head)
@@ -85,16 +89,9 @@ def test_opening_the_jaw_shows_the_mouth_and_blinking_hides_the_eyes(lite_head):
     assert area("eyeball", eyeBlink_L=1.0, eyeBlink_R=1.0) < 0.15 * opened
 
 
-SIZE = 128
-
-
 def turned(lite_head, own, yaw):
     """A portrait that looks ``own`` rad to the side, and its head turned by ``yaw``."""
-    head = jax.tree.map(jnp.asarray, lite_head)
-    source = geometry.place_source(
-        head, jnp.zeros(head.identity.shape[0]), jnp.zeros(54).at[0].set(own),
-        jnp.array([0.0, 0.05, 1 / 14.0]), size=SIZE,
-    )  # fmt: skip
+    head, source = source_of(lite_head, SIZE, own)
     pose = heads.drive(source.motion, source.placement, jnp.zeros(54).at[0].set(yaw))
     return head, source, pose, geometry.drive_geometry(head, source, pose, size=SIZE)
 

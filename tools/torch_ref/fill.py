@@ -32,6 +32,12 @@ def cells(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, COARSE) * COARSE**2
 
 
+def coarse(image: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells' means of what is sure, and the share of each that is a hole."""
+    weight = cells(sure)
+    return cells(image * sure) / weight.clamp(min=1e-6), 1.0 - weight.clamp(max=1.0)
+
+
 def spread(image: Tensor) -> Tensor:
     """Cells to pixels, linear between their centres."""
     return F.interpolate(image, scale_factor=COARSE, mode="bilinear", align_corners=False)

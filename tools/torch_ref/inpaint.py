@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tools.torch_ref.fill import cells, push_pull, spread
+from tools.torch_ref.fill import coarse, push_pull, spread
 from tools.torch_ref.layers import binomial, to_front
 from tools.torch_ref.raster import DriverGeometry
 from tools.torch_ref.sampling import Form, sample
@@ -43,8 +43,7 @@ def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> Tensor:
 
 
 def _painted(moved: Tensor, sure: Tensor, share: Tensor) -> Tensor:
-    weight, color = cells(sure), cells(moved[:, 3:] * sure)
-    paint = push_pull(color / weight.clamp(min=1e-6), 1.0 - weight.clamp(max=1.0))
+    paint = push_pull(*coarse(moved[:, 3:], sure))
     return moved + binomial(share) * (spread(paint).repeat(1, 2, 1, 1) - moved)
 
 

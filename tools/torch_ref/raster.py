@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tools.torch_ref.fill import cells, push_pull, spread
+from tools.torch_ref.fill import cells, coarse, push_pull, spread
 from tools.torch_ref.head import (
     HeadTensors,
     Pose,
@@ -310,11 +310,10 @@ def _carry_on(
     m = {name: maps[..., k] for k, name in enumerate(MAP_NAMES)}
     head = (m["visible"] + m["face"] + m["mouth_interior"] + m["eyeball"]) > 0
     visible = m["visible"][:, None]
-    weight = cells(visible)
-    off = cells(to_front(flow - around) * visible) / weight.clamp(min=1e-6)
+    off, hole = coarse(to_front(flow - around), visible)
     near = (cells(m["cover"][:, None]) > 0).float()
     near = _grown(near, REACH_PX * size // 256 // COARSE)
-    off = to_back(push_pull(off, near * (1.0 - weight.clamp(max=1.0))))
+    off = to_back(push_pull(off, near * hole))
     way = grid_of(*near.shape[2:], device=grid.device) - placement[:, None, None, :2]
     way = way / (way.square().sum(-1, keepdim=True) + 1e-4).sqrt()
     off = off - (off * way).sum(-1, keepdim=True).clamp(max=0.0) * way

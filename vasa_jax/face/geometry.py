@@ -16,7 +16,7 @@ from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.lashes import lash_line
 from vasa_jax.face.raster import dilate, rasterise
-from vasa_jax.nn.fill import COARSE, cells, push_pull, spread
+from vasa_jax.nn.fill import COARSE, cells, coarse, push_pull, spread
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
 
@@ -229,16 +229,14 @@ def _carry_on(
     """
     size = len(flow_YX2)
     visible, head, hit = (k[..., None] for k in kinds)
-    weight = cells(visible)
-    off = cells((flow_YX2 - around_YX2) * visible) / jnp.maximum(weight, 1e-6)
+    off, hole = coarse(flow_YX2 - around_YX2, visible)
     near = (cells(hit)[..., 0] > 0).astype(jnp.float32)
     near = dilate(near, REACH_PX * size // 256 // COARSE)
-    off = push_pull(off, near * (1.0 - jnp.minimum(weight[..., 0], 1.0)))
+    off = push_pull(off, near * hole)
     way = image_grid(*near.shape) - placement_3[:2]
     way = way / jnp.sqrt(jnp.square(way).sum(-1, keepdims=True) + 1e-4)
     off = off - jnp.minimum((off * way).sum(-1, keepdims=True), 0.0) * way
-    off = spread(spread(off, 0), 1)
-    return jnp.where(head > 0, flow_YX2, around_YX2 + _border(size, 0.10) * off)
+    return jnp.where(head > 0, flow_YX2, around_YX2 + _border(size, 0.10) * spread(off))
 
 
 CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain

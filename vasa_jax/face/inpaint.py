@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from vasa_jax.core.types import Array
 from vasa_jax.face.geometry import MAP_NAMES, DriverGeometry, SourceGeometry
 from vasa_jax.face.raster import dilate
-from vasa_jax.nn.fill import cells, push_pull, spread
+from vasa_jax.nn.fill import coarse, push_pull, spread
 from vasa_jax.nn.resample import binomial
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import sample_image
@@ -76,7 +76,4 @@ def _paint(moved_YX6: Array, known_YX1: Array) -> Array:
     Of the skin layer, which has no openings to run from.
     """
     sure = (known_YX1 > 0.99).astype(jnp.float32)
-    weight, color = cells(sure), cells(moved_YX6[..., 3:] * sure)
-    hole = 1.0 - jnp.minimum(weight[..., 0], 1.0)
-    paint = push_pull(color / jnp.maximum(weight, 1e-6), hole)
-    return spread(spread(paint, 0), 1)
+    return spread(push_pull(*coarse(moved_YX6[..., 3:], sure)))

@@ -152,9 +152,7 @@ def silhouette(head: Head, placed_V3: Array, *, size: int, margin: float) -> Arr
 def dilate(mask_YX: Array, pixels: int) -> Array:
     """Grows a 0/1 mask by ``pixels`` in every direction."""
     k = 2 * pixels + 1
-    for window in (
-        (k, 1),
-        (1, k),
-    ):  # one axis after the other: XLA:CPU tries all of a window
+    # One axis after the other: XLA:CPU looks at every number of a window.
+    for window in ((k, 1), (1, k)):
         mask_YX = jax.lax.reduce_window(mask_YX, -jnp.inf, jax.lax.max, window, (1, 1), "SAME")
     return mask_YX

@@ -136,7 +136,7 @@ def _softmax3(logits_BYX3: jax.Array) -> jax.Array:
 def on_head(cover_BYX1: jax.Array) -> jax.Array:
     """Weight of the head's own pixels, which fades out around it within a cell of ``fill``."""
     share = jax.vmap(cells)(cover_BYX1) * COARSE**-2
-    return jax.vmap(lambda one: spread(spread(one, 0), 1))(share)
+    return jax.vmap(spread)(share)
 
 
 def _only_where(share_BYX1: jax.Array, weight_BYX3: jax.Array) -> jax.Array:

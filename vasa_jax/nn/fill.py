@@ -40,8 +40,20 @@ def cells(image_YXC: Array) -> Array:
     return jnp.asarray(sum(rows[:, k::COARSE] for k in range(COARSE)))
 
 
-def spread(cells_YXC: Array, axis: int) -> Array:
-    """``COARSE`` times as many along an axis, linear between the cells' centres.
+def coarse(image_YXC: Array, sure_YX1: Array) -> tuple[Array, Array]:
+    """Cells' means of what is sure (0 or 1), and the share of each that is a hole, (Z, W)."""
+    weight = cells(sure_YX1)
+    mean = cells(image_YXC * sure_YX1) / jnp.maximum(weight, 1e-6)
+    return mean, 1.0 - jnp.minimum(weight[..., 0], 1.0)
+
+
+def spread(cells_YXC: Array) -> Array:
+    """Cells to pixels, linear between the cells' centres."""
+    return _along(_along(cells_YXC, 0), 1)
+
+
+def _along(cells_YXC: Array, axis: int) -> Array:
+    """``COARSE`` times as many along an axis.
 
     By shifts: ``jax.image.resize`` multiplies by a matrix that is nearly all zeros.
     """
