@@ -8,12 +8,11 @@ import pytest
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.face import geometry, inpaint, raster
 from vasa_jax.face import head as heads
-from vasa_jax.nn.warp import sample_image
+from vasa_jax.nn.warp import sample_at
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
 SIZE = 128
-FACE = geometry.MAP_NAMES.index("face")
 SKIN, WALL = np.array([0.4, 0.1, -0.2]), np.array([-0.9, 0.9, 0.7])
 
 
@@ -28,19 +27,20 @@ def turned():
     )  # fmt: skip
     shown = raster.rasterise(source.placed, head.triangles, size=SIZE).triangle_YX >= 0
     portrait = jnp.asarray(np.where(np.asarray(shown)[..., None], SKIN, WALL), jnp.float32)
-    layers = jnp.concatenate([portrait, portrait, source.rim], -1)
+    layers = jnp.concatenate([portrait, portrait], -1)
     motion = jnp.zeros(54).at[0].set(0.45)
     pose = heads.drive(source.motion, source.placement, motion)
-    return layers, geometry.drive_geometry(head, source, pose, size=SIZE)
+    return layers, source, lambda source: geometry.drive_geometry(head, source, pose, size=SIZE)
 
 
 def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):
-    layers, geometry = turned
+    layers, source, drive = turned
+    geometry = drive(source)
     # Without the outermost pixels, which belong to head and wall.
-    face = np.asarray(raster.dilate(1.0 - geometry.maps[..., FACE], 1)) == 0
+    face = np.asarray(raster.dilate(1.0 - geometry.maps.face, 1)) == 0
     wrong = {}
     for name, picture in (
-        ("flow alone", sample_image(layers, geometry.flow)),
+        ("flow alone", sample_at(layers, *geometry.flow)),
         ("painted", inpaint.warp_layers(layers, geometry)),
     ):
         wrong[name] = (np.abs(np.asarray(picture)[..., :3] - SKIN).max(-1) > 0.1)[face].mean()
@@ -49,16 +49,23 @@ def test_a_turned_head_of_one_colour_stays_of_that_colour(turned):
 
 
 def test_what_the_portrait_shows_is_not_painted_over(turned):
-    layers, geometry = turned
+    _, source, drive = turned
+    driven = drive(source)
     noise = np.random.default_rng(1).uniform(-1, 1, (SIZE, SIZE, 6))
-    noise = jnp.concatenate([jnp.asarray(noise, jnp.float32), layers[..., 6:]], -1)
-    painted = inpaint.warp_layers(noise, geometry)
-    before = np.asarray(geometry.maps)
-    face = before[..., FACE] > 0
-    visible, stretch = before[..., -2] > 0, before[..., -1]
-    moved, rim = np.split(np.asarray(sample_image(noise, geometry.flow)), [6], -1)
-    limit = np.where(rim[..., 0] > 0, inpaint.STRETCH_AT_RIM[0], inpaint.STRETCH[0])
-    painted_over = face & ~(visible & (stretch < limit))
+    noise = jnp.asarray(noise, jnp.float32)
+    painted = inpaint.warp_layers(noise, driven)
+    face, visible, stretch = (
+        np.asarray(m) for m in (driven.maps.face, driven.maps.visible, driven.maps.stretch)
+    )
+    face, visible = face > 0, visible > 0
+    moved = np.asarray(sample_at(noise, *driven.flow))
+    # At a rim from the first stretch on, elsewhere later; a pixel around its place in the portrait.
+    rim = sample_at(raster.dilate(source.rim, 1)[..., None], *driven.flow)[..., 0]
+    limit = np.where(np.asarray(rim) > 0, geometry.STRETCH_AT_RIM[0], geometry.STRETCH[0])
+    known = np.asarray(driven.known)
+    np.testing.assert_array_equal(known[face & visible & (stretch < limit)], 1.0)
+    assert not known[~(face & visible) | (stretch > geometry.STRETCH[1])].any()
+    painted_over = face & (known < 1)
     beside = np.asarray(raster.dilate(jnp.asarray(painted_over, jnp.float32), 1)) > 0
     kept = ~beside  # edges of paint are a pixel wide
     np.testing.assert_allclose(np.asarray(painted)[kept], moved[kept], atol=1e-6)
@@ -67,17 +74,18 @@ def test_what_the_portrait_shows_is_not_painted_over(turned):
 
 def test_a_fit_that_is_too_wide_leaves_no_wall_on_the_cheek(turned):
     """The portrait's face ends two pixels inside of where the fit says."""
-    layers, geometry = turned
+    layers, source, drive = turned
     wall = np.abs(np.asarray(layers[..., :3]) - WALL).max(-1) < 0.1
     grown = np.asarray(raster.dilate(jnp.asarray(wall, jnp.float32), 2)) > 0
     portrait = jnp.asarray(np.where(grown[..., None], WALL, SKIN), jnp.float32)
-    layers = jnp.concatenate([portrait, portrait, layers[..., 6:]], -1)
-    picture = np.asarray(inpaint.warp_layers(layers, geometry))[..., :3]
+    layers = jnp.concatenate([portrait, portrait], -1)
+    driven = drive(source)
+    picture = np.asarray(inpaint.warp_layers(layers, driven))[..., :3]
     # The far cheek is on the left, where the head turns away from.
-    normal_x = np.asarray(geometry.maps[..., 7])
-    face = (np.asarray(geometry.maps[..., FACE]) > 0) & (normal_x < -0.2)
-    without = jnp.concatenate([layers[..., :6], jnp.zeros_like(layers[..., 6:])], -1)
-    bare = np.asarray(inpaint.warp_layers(without, geometry))[..., :3]
+    normal_x = np.asarray(driven.maps.normal_x)
+    face = (np.asarray(driven.maps.face) > 0) & (normal_x < -0.2)
+    without = drive(source._replace(rim=jnp.zeros_like(source.rim)))
+    bare = np.asarray(inpaint.warp_layers(layers, without))[..., :3]
 
     def wrong(image):
         return (np.abs(image - SKIN).max(-1) > 0.3)[face].mean()

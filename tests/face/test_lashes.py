@@ -26,7 +26,7 @@ def line(head, left, right):
     blink = jnp.array([left, right])
     drawn = lashes.lash_line(head, placed, blink, PLACEMENT[2], size=SIZE)
     points = (np.asarray(heads.landmarks(head, placed))[:, :2] + 1) / 2 * SIZE
-    return np.asarray(drawn)[..., 0], points
+    return np.asarray(drawn), points
 
 
 def test_open_eyes_have_no_line_and_shut_ones_a_dark_one(head):
@@ -49,6 +49,6 @@ def test_the_line_runs_between_the_lids_from_corner_to_corner_of_the_shut_eye_al
 
 def test_light_is_swallowed_where_the_line_is():
     picture = jnp.asarray([[[[-1.0], [0.0], [1.0]]]])
-    got = lashes.draw(picture, jnp.full((1, 1, 3, 1), 0.5))
+    got = lashes.draw(picture, jnp.full((1, 1, 3), 0.5))
     np.testing.assert_allclose(np.asarray(got).ravel(), [-1.0, -0.5, 0.0])
-    np.testing.assert_array_equal(lashes.draw(picture, jnp.zeros((1, 1, 3, 1))), picture)
+    np.testing.assert_array_equal(lashes.draw(picture, jnp.zeros((1, 1, 3))), picture)

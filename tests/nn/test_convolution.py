@@ -9,6 +9,7 @@ import pytest
 
 from vasa_jax.core.target import traced_for
 from vasa_jax.nn import conv, convolution
+from vasa_jax.nn.resample import upsample_nearest
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ from vasa_jax.nn import conv, convolution
         ((2, 8, 6, 12), 5, (3, 3), 2),
         ((1, 73, 400, 4), 3, (7, 7), 2),  # several blocks of rows, a last row of its own
         ((2, 10, 9, 30), 2, (3, 5), 3),
+        ((2, 7, 6, 5), 8, (2, 2), 1),  # between the cells, as for upsampling
     ],
 )
 def test_cpu_convolution_has_the_gradients_of_the_plain_one(shape, outputs, size, stride):
@@ -49,6 +51,28 @@ def test_convolution_of_few_cells_equals_the_plain_one(size, stride):
             convolution._plain_conv(x[:, :y], kernel, stride),
             rtol=1e-4, atol=1e-4,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_convolution_of_an_upsampled_picture_equals_doing_both(standardised):
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, 5, 8, 6)), jnp.float32)
+    plain = conv.Conv(4, standardised=standardised)
+    params = plain.init(jax.random.key(1), x)
+    params = jax.tree.map(lambda a: a + 0.1, params)  # a bias that is not 0
+
+    def loss(f):
+        return lambda params, x: jnp.sum(jnp.sin(f(params, x)))
+
+    both = jax.value_and_grad(loss(lambda p, x: plain.apply(p, upsample_nearest(x))), (0, 1))
+    layer = conv.Conv(4, standardised=standardised, upsample=True)
+    at_once = jax.value_and_grad(loss(layer.apply), (0, 1))
+    assert layer.apply(params, x).shape == (2, 10, 16, 4)
+    for target in ("cpu", "gpu"):  # the latter's form runs here, too
+        with traced_for(target):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+                at_once(params, x), both(params, x),
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("at_once", [False, True])

@@ -8,7 +8,7 @@ import pytest
 from vasa_jax.core.tree import count
 from vasa_jax.nn.conv import standardise
 from vasa_jax.nn.resample import mean_pool, upsample_nearest
-from vasa_jax.nn.residual import ResNet
+from vasa_jax.nn.residual import NormBlock, ResNet
 
 
 def test_standardised_weights_equal_numpy():
@@ -27,6 +27,16 @@ def test_trunks_have_the_published_number_of_parameters(blocks, bottleneck, publ
     assert count(jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))) == (
         published
     )
+
+
+@pytest.mark.parametrize(("features", "shortcut"), [(4, 3), (4, 1), (8, 3)])
+def test_a_block_of_an_upsampled_picture_equals_upsampling_first(features, shortcut):
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 4, 6, 8)), jnp.float32)
+    plain = NormBlock(features, shortcut)
+    params = plain.init(jax.random.key(0), x)
+    params = jax.tree.map(lambda a: a + 0.1, params)  # no scale is 1 and no bias 0
+    got = NormBlock(features, shortcut, upsample=True).apply(params, x)
+    np.testing.assert_allclose(got, plain.apply(params, upsample_nearest(x)), rtol=1e-4, atol=1e-4)
 
 
 def test_pooling_and_upsampling_by_own_factors():

@@ -94,7 +94,7 @@ def ours(faces, scene):
 def test_head_and_raster(faces, scene, ours) -> None:
     model, _, _, head = faces
     image, identity, own, driving = scene
-    appearance, pose, (warped, maps, _, contour, line), _ = ours
+    appearance, pose, (warped, maps, contour, line), _ = ours
     geometry, layers = appearance.geometry, appearance.layers
     q = weights.tensors
     mine = raster.place_source(head, q(identity), q(own), q(PLACEMENT), size=CFG.size)
@@ -107,17 +107,17 @@ def test_head_and_raster(faces, scene, ours) -> None:
     # From here on with our geometry of the portrait.
     given = raster.SourceGeometry(*q(geometry))
     skin_made = inpaint.skin_layer(front(image[None]), given.opening)
-    np.testing.assert_allclose(back(skin_made)[0], layers[..., 3:6], atol=ATOL)
-    assert (np.abs(mine.rim.numpy() - layers[..., 6:]) < 1e-6).mean() > 0.995
+    np.testing.assert_allclose(back(skin_made)[0], layers[..., 3:], atol=ATOL)
+    assert (np.abs(mine.rim.numpy() - geometry.rim) < 1e-6).mean() > 0.995
     made = raster.drive_geometry(head, given, twin_pose, size=CFG.size)
     spread = front(layers[None]).expand(2, -1, -1, -1)
     moved = inpaint.warp_layers(spread, made, "gather")
-    gap = np.abs(made.maps.numpy() - np.asarray(maps)).max(-1)
+    gap = np.abs(made.maps.numpy() - np.stack(maps, 1)).max(1)
     assert (gap > 1e-3).mean() < 0.005  # edges of triangles
-    assert np.asarray(maps)[..., 0].max() == 1.0  # the mouth is open
+    assert np.asarray(maps.mouth_interior).max() == 1.0  # the mouth is open
     assert np.asarray(line).max() > 0.1  # an eye is closing
-    np.testing.assert_allclose(made.lashes.numpy()[gap < 1e-3], line[gap < 1e-3], atol=1e-4)
-    same = (gap < 1e-3) & (np.abs(raster.contour(made.flow).numpy() - contour)[..., 0] < 1e-3)
+    np.testing.assert_allclose(made.lashes.numpy()[:, 0][gap < 1e-3], line[gap < 1e-3], atol=1e-4)
+    same = (gap < 1e-3) & (np.abs(raster.contour(made.flow).numpy()[:, 0] - contour) < 1e-3)
     assert same.mean() > 0.98
     np.testing.assert_allclose(back(moved)[same], np.asarray(warped)[same], atol=2e-3)
 
@@ -146,9 +146,10 @@ def test_nets_and_picture(faces, scene, ours) -> None:
         front(appearance.layers[None]), raster.SourceGeometry(*q(appearance.geometry)),
         front(appearance.volume[None]), q(appearance.z_id[None]),
     )  # fmt: skip
-    layers, maps, skin, contour, line = map(front, warped)
+    layers, maps, contour, line = warped
+    flat = q((np.stack(maps, 1), contour[:, None], line[:, None]))
     with torch.no_grad():
-        picture = twin.finish(layers, maps, skin, contour, line, given, twin_head.Pose(*q(pose)))
+        picture = twin.finish(front(layers), *flat, given, twin_head.Pose(*q(pose)))
         whole = twin.render(head, given, q(driving))
     np.testing.assert_allclose(back(picture), expected, atol=10 * ATOL)
     levels = lite_face.to_uint8(whole).numpy().astype(int) - np.asarray(to_uint8(expected))

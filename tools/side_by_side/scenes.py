@@ -14,6 +14,7 @@ from vasa_jax.core.config import from_json, load_config
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.core.types import EXPRESSION, MOTION_DIM, POSE, Controls
 from vasa_jax.face.autoencoder import FaceConfig
+from vasa_jax.face.geometry import NUM_MAPS
 from vasa_jax.face.rigid import POSE_DIM
 from vasa_jax.face.volumetric import VolumetricConfig
 from vasa_jax.generate.model import MotionModelConfig
@@ -181,7 +182,7 @@ class LiteScene:
 
         return {
             "source": some(n, n, 3), "opening": flags(n, n, 2), "warped": some(side, side, 6),
-            "maps": flags(side, side, 12), "skin": flags(side, side, 1),
+            "maps": flags(side, side, NUM_MAPS),
             "target": some(side, side, 3), "weight": 1.0 + 5.0 * flags(side, side, 1),
             "mouth": flags(side, side, 1),
             "source_motion": self.driving[:batch], "target_motion": self.driving[batch : 2 * batch],

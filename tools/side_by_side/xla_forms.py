@@ -15,6 +15,7 @@ from tools.side_by_side.scenes import motion_batch as make_motion_batch
 from vasa_jax.face import head as heads
 from vasa_jax.face import renderer, volume_decoder
 from vasa_jax.face.autoencoder import FaceAutoencoder, to_uint8
+from vasa_jax.face.geometry import Maps
 from vasa_jax.face.rigid import canonical_from_view
 from vasa_jax.face.volumetric import VolumetricAppearance, VolumetricAutoencoder
 from vasa_jax.generate import rolling
@@ -200,7 +201,8 @@ class _Lite:
         def loss(params, b):
             out: Any = model.nets.apply(
                 {"params": params}, b["source"], b["opening"],
-                absolute(b["source_motion"], b["placement"]), b["warped"], b["maps"], b["skin"],
+                absolute(b["source_motion"], b["placement"]),
+                b["warped"], Maps(*jnp.moveaxis(b["maps"], -1, 0)),
                 absolute(b["target_motion"], b["placement"]), corner,
             )  # fmt: skip
             value = weighted_l1(out["image"], b["target"], b["weight"]).mean()

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tools.torch_ref.fill import coarse, push_pull, spread
-from tools.torch_ref.layers import binomial, to_front
+from tools.torch_ref.layers import binomial
 from tools.torch_ref.raster import DriverGeometry
 from tools.torch_ref.sampling import Form, sample
-from vasa_jax.face.geometry import MAP_NAMES
-from vasa_jax.face.inpaint import FEW, STRETCH, STRETCH_AT_RIM
+from vasa_jax.face.geometry import Maps
+from vasa_jax.face.inpaint import FEW
+
+_FACE = Maps._fields.index("face")
 
 
 def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:
@@ -25,17 +27,11 @@ def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:
 
 def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> Tensor:
     """Warped layers (B, 6, Y, X), the far side of the face painted."""
-    sampled = sample(layers, geometry.flow, form)
-    moved, rim = sampled[:, :6], sampled[:, 6:]
-    maps = to_front(geometry.maps)
-    face, seen, stretch = (
-        maps[:, [MAP_NAMES.index(name)]] for name in ("face", "visible", "stretch")
-    )
-    low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
-    known = face * seen * ((high - stretch) / (high - low)).clamp(0.0, 1.0)
+    moved, known = sample(layers, geometry.flow, form), geometry.known
+    face = geometry.maps[:, _FACE : _FACE + 1]
     unseen = face - known
     enough = unseen.sum((1, 2, 3), keepdim=True) > FEW * face.sum((1, 2, 3), keepdim=True)
-    arguments = (moved.clone(), (known > 0.99).float(), enough * unseen)
+    arguments = (moved, (known > 0.99).float(), enough * unseen)
     # A frame that needs no paint does not pay for it, as in ours; a compiled graph needs `cond`.
     if torch.compiler.is_compiling():
         return torch.cond(enough.any(), _painted, _untouched, arguments)

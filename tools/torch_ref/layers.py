@@ -137,17 +137,60 @@ class StandardisedConv3d(nn.Conv3d):
         return self._conv_forward(x, weight, self.bias)
 
 
+def _to_both_sides(weight: Tensor, axis: int) -> Tensor:
+    """Taps, then sides of a cell, the second first; then the other axes (as ours)."""
+    before, here, after = weight.unbind(axis)
+    return torch.stack([torch.stack([before + here, before]), torch.stack([after, here + after])])
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """3x3 convolution of the picture upsampled to nearest, as one of 2x2 cells and four pictures.
+
+    ``folded`` once its weights are those of the latter.
+    """
+
+    folded = False
+
+    def __init__(self, *arguments, standardised: bool = False, **options):
+        super().__init__(*arguments, **options)
+        self.standardised = standardised
+
+    def halves(self) -> tuple[Tensor, Tensor]:
+        weight = standardise(self.weight) if self.standardised else self.weight
+        taps = _to_both_sides(_to_both_sides(weight, 2), 4)  # x tap, x side, y tap, y side, O, I
+        weight = taps.permute(1, 3, 4, 5, 2, 0).flatten(0, 2)
+        return weight, self.bias.repeat(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (self.weight, self.bias) if self.folded else self.halves()
+        h = self._conv_forward(x, weight, bias)
+        b, c, y, z = h.shape
+        # Not `pixel_shuffle`: Inductor (2.13) makes two slow copies of that.
+        h = h.reshape(b, 2, 2, c // 4, y, z).permute(0, 4, 2, 5, 1, 3)
+        return to_front(h.reshape(b, 2 * y, 2 * z, c // 4)[:, 1:-1, 1:-1])
+
+
 def fold(net: nn.Module) -> nn.Module:
-    """Standardises weights once and for all, as one would for inference; returns ``net``."""
+    """Prepares weights once and for all, as one would for inference; returns ``net``."""
     for module in net.modules():
+        if isinstance(module, UpsampledConv2d) and not module.folded:
+            with torch.no_grad():
+                weight, module.bias.data = module.halves()
+                module.weight.data = channels_last(weight)
+            module.folded = True
         if isinstance(module, StandardisedConv2d | StandardisedConv3d) and not module.folded:
             module.weight.data = standardise(module.weight.data)
             module.folded = True
     return net
 
 
-def conv(dims: int, channels: int, features: int, size: int = 3, *, standardised=False, **options):
-    """A convolution of ``dims`` dimensions that keeps the size."""
+def conv(
+    dims: int, channels: int, features: int, size: int = 3, *, standardised=False, upsample=False,
+    **options,
+):  # fmt: skip
+    """A convolution of ``dims`` dimensions that keeps the size, or that of it upsampled (2D)."""
+    if upsample:
+        return UpsampledConv2d(channels, features, 3, padding=1, standardised=standardised)
     plain, standard = {
         2: (nn.Conv2d, StandardisedConv2d), 3: (nn.Conv3d, StandardisedConv3d),
     }[dims]  # fmt: skip

@@ -31,7 +31,7 @@ from tools.torch_ref.layers import (
 from tools.torch_ref.sampling import Form, grid_of, sample
 from vasa_jax.face import head as our_head
 from vasa_jax.face.autoencoder import FaceConfig
-from vasa_jax.face.geometry import COVER, MAP_NAMES, NUM_MAPS
+from vasa_jax.face.geometry import NUM_MAPS, Maps
 from vasa_jax.face.renderer import BOX_CM
 from vasa_jax.nn.fill import COARSE
 
@@ -131,23 +131,21 @@ class Decoder(nn.Module):
     def __init__(self, widths: tuple[int, int, int], volume: int):
         super().__init__()
         w0, w1, w2 = widths
-        self.stem = nn.Conv2d(4 * (6 + NUM_MAPS + 1), w0, 1)
+        self.stem = nn.Conv2d(4 * (6 + NUM_MAPS), w0, 1)
         self.down = nn.ModuleDict({"1": nn.Conv2d(4 * w0, w1, 1), "2": nn.Conv2d(4 * w1, w2, 1)})
         self.enc = nn.ModuleDict({"1": ResBlock(w1, w1, norm=False)})
         self.project = nn.Conv2d(volume, w2, 1)
         self.merge = nn.Conv2d(2 * w2, w2, 1)
         self.mid = ResBlock(w2, w2, norm=False)
-        self.up = nn.ModuleList([conv(2, w1, 4 * w0), conv(2, w2, w1)])
+        self.up = nn.ModuleList([conv(2, w1, 4 * w0), conv(2, w2, w1, upsample=True)])
         self.dec = nn.ModuleList([ResBlock(w0, w0, norm=False), ResBlock(w1, w1, norm=False)])
         self.out = conv(2, w0, 24)
         bias = 0.4 * torch.tensor([-1.0, -1.6, -1.6]).reshape(1, 3, 1, 1)
         self.register_buffer("skin_tone", bias, persistent=False)
 
-    def forward(
-        self, warped: Tensor, maps: Tensor, skin: Tensor, volume: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(B, 6, Y, X), (B, NUM_MAPS, Y, X), (B, 1, Y, X), (B, K, y, x) -> picture and paint."""
-        x = space_to_depth(torch.cat([warped, maps, skin], 1), 2)
+    def forward(self, warped: Tensor, maps: Tensor, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 6, Y, X), (B, NUM_MAPS, Y, X), (B, K, y, x) -> picture and paint."""
+        x = space_to_depth(torch.cat([warped, maps], 1), 2)
         h0 = self.stem(x)
         h1 = self.enc["1"](self.down["1"](space_to_depth(h0, 2)))
         h2 = self.down["2"](space_to_depth(F.silu(h1), 2))
@@ -155,25 +153,30 @@ class Decoder(nn.Module):
         while v.shape[2] < h2.shape[2]:
             v = upsample_nearest(v)
         h2 = self.mid(self.merge(torch.cat([h2, v], 1)))
-        h1 = h1 + self.up[1](upsample_nearest(F.silu(h2)))
+        h1 = h1 + self.up[1](F.silu(h2))
         h1 = F.silu(self.dec[1](h1))
         h0 = h0 + depth_to_space(self.up[0](h1), 2)
         h0 = F.silu(self.dec[0](h0))
         out = binomial(depth_to_space(self.out(h0), 2).float())
         painted = torch.tanh(out[:, :3] + self.skin_tone)
-        weight = torch.softmax(3.0 * out[:, 3:] + blend_prior(maps, skin), 1)
-        share = spread(cells(maps[:, COVER : COVER + 1])) * COARSE**-2
+        weight = torch.softmax(3.0 * out[:, 3:] + blend_prior(maps), 1)
+        share = spread(cells(_named(maps).cover)) * COARSE**-2
         first, skin_layer, paint = (share * weight).split(1, 1)
         first = first + (1.0 - share)
         return first * warped[:, :3] + skin_layer * warped[:, 3:] + paint * painted, painted
 
 
-def blend_prior(maps: Tensor, skin: Tensor) -> Tensor:
+def _named(maps: Tensor) -> Maps:
+    """Each map (B, 1, Y, X)."""
+    return Maps(*maps.split(1, 1))
+
+
+def blend_prior(maps: Tensor) -> Tensor:
     """Logits (B, 3, Y, X) before any learning."""
-    m = {n: maps[:, i : i + 1] for i, n in enumerate(MAP_NAMES)}
-    hidden = m["cover"] * (1 - m["visible"])
-    painted = 4.0 * torch.maximum(m["mouth_interior"], 0.4 * hidden) - 2.0
-    stretched = ((m["stretch"] - 0.5) / 0.7).clamp(0.0, 1.0) * skin
+    m = _named(maps)
+    hidden = m.cover * (1 - m.visible)
+    painted = 4.0 * torch.maximum(m.mouth_interior, 0.4 * hidden) - 2.0
+    stretched = ((m.stretch - 0.5) / 0.7).clamp(0.0, 1.0) * m.skin
     return torch.cat([torch.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], 1)
 
 
@@ -200,7 +203,7 @@ def from_view(points: Tensor, pose: Pose) -> Tensor:
 class Appearance(NamedTuple):
     """Everything kept of a portrait; without batch axis but for the pictures."""
 
-    layers: Tensor  # (1, 7, Y, X) portrait, its skin layer and the rim
+    layers: Tensor  # (1, 6, Y, X) portrait and its skin layer
     geometry: raster.SourceGeometry
     volume: Tensor  # (1, C, Z, Y, X) canonical, after G_3D
     z_id: Tensor  # (1, code)
@@ -243,7 +246,7 @@ class LiteFace(nn.Module):
         return self.volume(self.resample(posed, pose, offset, inwards=True)), z_id
 
     def decode(
-        self, warped: Tensor, maps: Tensor, skin: Tensor, volume: Tensor, z_id: Tensor, pose: Pose,
+        self, warped: Tensor, maps: Tensor, volume: Tensor, z_id: Tensor, pose: Pose,
         corner: int | Tensor = 0,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Picture and paint; ``corner`` is where a window of the picture begins, in cells."""
@@ -254,7 +257,7 @@ class LiteFace(nn.Module):
         flat = driven.permute(0, 3, 4, 2, 1).reshape(b, y, x, z * c)
         cells = warped.shape[2] * y // self.cfg.size
         flat = flat[:, corner : corner + cells, corner : corner + cells]
-        return self.decoder(warped, maps, skin, to_front(flat))
+        return self.decoder(warped, maps, to_front(flat))
 
     def encode(
         self, head: HeadTensors, image: Tensor, identity: Tensor,
@@ -263,22 +266,21 @@ class LiteFace(nn.Module):
         """Everything computed once per portrait (1, 3, Y, X) in [-1, 1] with its fit."""
         geometry = raster.place_source(head, identity, motion, placement, shape, size=self.cfg.size)
         skin = inpaint.skin_layer(image, geometry.opening)
-        layers = torch.cat([image, skin, to_front(geometry.rim[None])], 1)
+        layers = torch.cat([image, skin], 1)
         pose = absolute_pose(motion[None], placement[None])
         opening = to_front(geometry.opening[None])
         volume, z_id = self.encode_nets(image, opening, pose)
         return Appearance(channels_last(layers), geometry, volume, z_id)
 
     def warp(self, head: HeadTensors, appearance: Appearance, pose: Pose):
-        """Warped layers (B, 6, Y, X), maps, skin, contour weight and lashes, no net at all."""
+        """Warped layers (B, 6, Y, X), maps, contour weight and lashes, no net at all."""
         g = raster.drive_geometry(head, appearance.geometry, pose, size=self.cfg.size)
         layers = appearance.layers.expand(len(g.flow), -1, -1, -1)
         moved = inpaint.warp_layers(layers, g, self.form)
-        flat = (g.maps, g.skin, raster.contour(g.flow), g.lashes)
-        return moved, *map(to_front, flat)
+        return moved, g.maps, raster.contour(g.flow), g.lashes
 
     def finish(
-        self, warped: Tensor, maps: Tensor, skin: Tensor, edge_weight: Tensor, line: Tensor,
+        self, warped: Tensor, maps: Tensor, edge_weight: Tensor, line: Tensor,
         appearance: Appearance, pose: Pose,
     ) -> Tensor:  # fmt: skip
         """Pictures (B, 3, Y, X) in [-1, 1] from the warped layers: net, ramp, contours, lashes."""
@@ -290,7 +292,7 @@ class LiteFace(nn.Module):
         volume = appearance.volume.expand(b, -1, -1, -1, -1)
         z_id = appearance.z_id.expand(b, -1)
         cell = m * self.cfg.volume[1] // n
-        image, _ = self.decode(inner(warped), inner(maps), inner(skin), volume, z_id, pose, cell)
+        image, _ = self.decode(inner(warped), inner(maps), volume, z_id, pose, cell)
         moved = warped[:, :3]
         if m:
             edge = 1.0 - grid_of(n - 2 * m, n - 2 * m, device=moved.device).abs().amax(-1)

@@ -28,7 +28,16 @@ from tools.torch_ref.head import (
 from tools.torch_ref.layers import to_back, to_front
 from tools.torch_ref.sampling import grid_of
 from vasa_jax.face import lashes
-from vasa_jax.face.geometry import CONTOUR_PX, IRIS_RAD, JUMP_CM, MAP_NAMES, REACH_PX, RIM_PX
+from vasa_jax.face.geometry import (
+    CONTOUR_PX,
+    IRIS_RAD,
+    JUMP_CM,
+    REACH_PX,
+    RIM_PX,
+    STRETCH,
+    STRETCH_AT_RIM,
+    Maps,
+)
 from vasa_jax.face.raster import DEPTH_RANGE_CM, LARGE, NUMBER_BITS, WINDOWS
 from vasa_jax.nn.fill import COARSE
 
@@ -130,7 +139,7 @@ class SourceGeometry(NamedTuple):
     placed: Tensor  # (V, 3)
     near: Tensor  # (Y, X) cm: the farthest depth of four neighbours
     opening: Tensor  # (Y, X, 2)
-    rim: Tensor  # (Y, X, 1)
+    rim: Tensor  # (Y, X), the largest of the four
 
 
 def _is_interior(group: Tensor) -> Tensor:
@@ -151,11 +160,15 @@ def place_source(
     triangle, depth = rasterise(placed, head.triangles, size=size)
     group = torch.where(triangle >= 0, head.group[triangle.clamp(min=0)], -1.0)[0]
     opening = torch.stack([_is_interior(group), group >= 7], -1).float()
-    near = -F.max_pool2d(F.pad(-depth, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
-    rim = _rim(depth[0], group, opening.amax(-1))[..., None]
+    near, rim = -_most_of_four(-depth[0]), _most_of_four(_rim(depth[0], group, opening.amax(-1)))
     return SourceGeometry(
-        identity, motion, placement, neutral, centers, placed[0], near[0], opening, rim
+        identity, motion, placement, neutral, centers, placed[0], near, opening, rim
     )
+
+
+def _most_of_four(flat: Tensor) -> Tensor:
+    """Of each pixel of (Y, X) and those to its right and below."""
+    return F.max_pool2d(F.pad(flat[None], (0, 1, 0, 1), mode="replicate"), 2, stride=1)[0]
 
 
 def _grown(mask: Tensor, pixels: int) -> Tensor:
@@ -175,12 +188,12 @@ def _rim(depth: Tensor, group: Tensor, opening: Tensor) -> Tensor:
 
 
 class DriverGeometry(NamedTuple):
-    """What B driven heads say about every pixel, channels last."""
+    """What B driven heads say about every pixel."""
 
     flow: Tensor  # (B, Y, X, 2)
-    maps: Tensor  # (B, Y, X, NUM_MAPS)
-    skin: Tensor  # (B, Y, X, 1)
-    lashes: Tensor  # (B, Y, X, 1)
+    maps: Tensor  # (B, NUM_MAPS, Y, X), in the order of our ``Maps``
+    known: Tensor  # (B, 1, Y, X)
+    lashes: Tensor  # (B, 1, Y, X)
 
 
 def drive_geometry(
@@ -205,32 +218,32 @@ def drive_geometry(
 
     p = ((flow + 1.0) * (size * 0.5) - 0.5).clamp(0, size - 1)
     x0, y0 = p[..., 0].long(), p[..., 1].long()
-    near = source.near[y0, x0]
+    near, rim = source.near[y0, x0], source.rim[y0, x0]
     inside = (flow.abs() < 1.0).all(-1)
     visible = hit & inside & (r[..., 15] > 0.5) & (value[..., 2] > near - 0.25)
     eyeball = (group >= 7).float()
     iris = eyeball * ((IRIS_RAD - value[..., 3]) / 0.06 + 0.5).clamp(0.0, 1.0)
-    shown = hit.float()
-    maps = torch.stack(
-        [
-            _is_interior(group).float(), (group == 5).float(), (group == 6).float(),
-            (group == 4).float(), eyeball, iris, (group == 0).float(),
-            torch.where(hit, r[..., 12], 0.0), torch.where(hit, r[..., 13], 0.0), shown,
-            visible.float(), torch.where(hit, r[..., 14], 0.0),
-        ],
-        -1,
+    face, shown = group == 0, hit.float()
+    low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
+    known = (face & visible) * ((high - r[..., 14]) / (high - low)).clamp(0.0, 1.0)
+    maps = Maps(
+        _is_interior(group), group == 5, group == 6, group == 4, eyeball, iris, face,
+        torch.where(hit, r[..., 12], 0.0), torch.where(hit, r[..., 13], 0.0), shown, visible,
+        torch.where(hit, r[..., 14], 0.0), face | (group == 1),
     )  # fmt: skip
+    maps = Maps(*(m.float() for m in maps))
     around = _background(head, source, placed, grid, pose)
     flow = _carry_on(grid + _border(grid, 0.10) * (flow - grid), around, maps, grid, pose.placement)
-    skin = ((group == 0) | (group == 1)).float()[..., None]
     line = lash_line(head, placed, blink_shares(pose), pose.placement[:, 2], grid)
-    return DriverGeometry(flow, maps, skin, line * shown[..., None])
+    return DriverGeometry(
+        flow, torch.stack(tuple(maps), 1), known[:, None], (line * shown)[:, None]
+    )
 
 
 def lash_line(
     head: HeadTensors, placed: Tensor, blinks_B2: Tensor, scale_B: Tensor, grid: Tensor
 ) -> Tensor:
-    """Share of light (B, Y, X, 1) that the lashes of shut or closing eyes swallow."""
+    """Share of light (B, Y, X) that the lashes of shut or closing eyes swallow."""
     b = len(placed)
     total = torch.zeros((b, *grid.shape[:2]), device=placed.device)
     # Filled on the device, as everything that a CUDA graph may hold.
@@ -252,7 +265,7 @@ def lash_line(
         nearest = (weight.gather(-1, first) * (-square / spread).exp())[..., 0]
         share = ((blink - lashes.BEGINS) / (lashes.CERTAIN - lashes.BEGINS)).clamp(0.0, 1.0)
         total = torch.maximum(total, share.square()[:, None, None] * nearest)
-    return lashes.DARKNESS * total[..., None]
+    return lashes.DARKNESS * total
 
 
 def _triangle_table(
@@ -302,16 +315,12 @@ def _smooth(t: Tensor) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def _carry_on(
-    flow: Tensor, around: Tensor, maps: Tensor, grid: Tensor, placement: Tensor
-) -> Tensor:
+def _carry_on(flow: Tensor, around: Tensor, maps: Maps, grid: Tensor, placement: Tensor) -> Tensor:
     """Flow that runs on smoothly from what is seen of the head into its surroundings."""
     size = len(grid)
-    m = {name: maps[..., k] for k, name in enumerate(MAP_NAMES)}
-    head = (m["visible"] + m["face"] + m["mouth_interior"] + m["eyeball"]) > 0
-    visible = m["visible"][:, None]
-    off, hole = coarse(to_front(flow - around), visible)
-    near = (cells(m["cover"][:, None]) > 0).float()
+    head = (maps.visible + maps.face + maps.mouth_interior + maps.eyeball) > 0
+    off, hole = coarse(to_front(flow - around), maps.visible[:, None])
+    near = (cells(maps.cover[:, None]) > 0).float()
     near = _grown(near, REACH_PX * size // 256 // COARSE)
     off = to_back(push_pull(off, near * hole))
     way = grid_of(*near.shape[2:], device=grid.device) - placement[:, None, None, :2]
@@ -356,7 +365,7 @@ def _solve3(a: Tensor, b: Tensor) -> Tensor:
 
 
 def contour(flow_BYX2: Tensor) -> Tensor:
-    """Weight 0..1 of being beside a jump of the flow (B, Y, X, 1)."""
+    """Weight 0..1 of being beside a jump of the flow (B, 1, Y, X)."""
     size = flow_BYX2.shape[1]
     shift = (flow_BYX2 - grid_of(size, size, device=flow_BYX2.device)) * (size * 0.5)
     low, high = CONTOUR_PX
@@ -368,4 +377,4 @@ def contour(flow_BYX2: Tensor) -> Tensor:
     right = weight(shift[:, :, 1:] - shift[:, :, :-1])
     beside = torch.maximum(F.pad(down, (0, 0, 0, 1)), F.pad(down, (0, 0, 1, 0)))
     beside = torch.maximum(beside, F.pad(right, (0, 1)))
-    return torch.maximum(beside, F.pad(right, (1, 0)))[..., None]
+    return torch.maximum(beside, F.pad(right, (1, 0)))[:, None]

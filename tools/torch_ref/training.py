@@ -111,7 +111,7 @@ class LiteFaceObjective(nn.Module):
         b = batch
         volume, z_id = self.net.encode_nets(b["source"], b["opening"], Pose(*b["source_pose"]))
         image, painted = self.net.decode(
-            b["warped"], b["maps"], b["skin"], volume, z_id, Pose(*b["target_pose"]), self.corner
+            b["warped"], b["maps"], volume, z_id, Pose(*b["target_pose"]), self.corner
         )
         l1 = weighted_l1(image, b["target"], b["weight"]).mean()
         return l1 + 3.0 * ((painted - b["target"]).abs() * b["mouth"]).mean()

@@ -43,9 +43,11 @@ class NormBlock(nn.Module):
     """Pre-activation residual block; with a code (B, L, D) its norms are adaptive."""
 
     def __init__(
-        self, dims: int, channels: int, features: int, shortcut: int, code: int | None = None
-    ):
+        self, dims: int, channels: int, features: int, shortcut: int, code: int | None = None,
+        upsample: bool = False,
+    ):  # fmt: skip
         super().__init__()
+        self.upsample = upsample
 
         def norm(width: int) -> nn.Module:
             if code is None:
@@ -54,17 +56,23 @@ class NormBlock(nn.Module):
 
         self.norm = nn.ModuleList([norm(channels), norm(features)])
         self.conv = nn.ModuleList(
-            [conv(dims, channels, features, standardised=True), conv(dims, features, features)]
+            [
+                conv(dims, channels, features, standardised=True, upsample=upsample),
+                conv(dims, features, features),
+            ]
         )
-        if channels != features:
-            kind = conv if shortcut == 3 else Pointwise
-            self.shortcut = kind(dims, channels, features)
+        self.wide = channels != features and shortcut == 3  # joined by a 3x3 convolution
+        if self.wide:
+            self.shortcut = conv(dims, channels, features, upsample=upsample)
+        elif channels != features:
+            self.shortcut = Pointwise(dims, channels, features)
 
     def forward(self, x: Tensor, code_BLD: Tensor | None = None) -> Tensor:
         h = x
         for norm, layer in zip(self.norm, self.conv, strict=True):
             h = layer(F.relu(norm(h) if code_BLD is None else norm(h, code_BLD)))
-        return (self.shortcut(x) if hasattr(self, "shortcut") else x) + h
+        x = self.shortcut(x) if hasattr(self, "shortcut") else x
+        return (upsample_nearest(x) if self.upsample and not self.wide else x) + h
 
 
 class NormConv(StandardisedConv2d):
@@ -280,10 +288,10 @@ class PictureDecoder(nn.Module):
         self.block = nn.ModuleList(
             NormBlock(2, width, width, cfg.decoder_shortcut) for _ in range(cfg.decoder_blocks)
         )
-        channels = (width, *cfg.decoder_up_widths)
+        channels, side = (width, *cfg.decoder_up_widths), cfg.volume[1]
         self.up = nn.ModuleList(
-            NormBlock(2, a, b, cfg.decoder_shortcut)
-            for a, b in zip(channels, channels[1:], strict=False)
+            NormBlock(2, a, b, cfg.decoder_shortcut, upsample=side * 2**i < self.size)
+            for i, (a, b) in enumerate(zip(channels, channels[1:], strict=False))
         )
         self.norm, self.out = GroupNorm(channels[-1], GROUPS), conv(2, channels[-1], 3)
 
@@ -294,8 +302,6 @@ class PictureDecoder(nn.Module):
         for block in self.block:
             h = block(h)
         for block in self.up:
-            if h.shape[2] < self.size:
-                h = upsample_nearest(h)
             h = block(h)
         h = self.out(F.relu(self.norm(h)))
         return 2.0 * torch.sigmoid(h.float()) - 1.0

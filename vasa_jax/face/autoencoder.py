@@ -18,6 +18,7 @@ from vasa_jax.face.encoders import AppearanceEncoder, DynamicsEncoder
 from vasa_jax.face.fit import FaceFit
 from vasa_jax.face.geometry import (
     NUM_MAPS,
+    Maps,
     SourceGeometry,
     contour,
     drive_geometry,
@@ -54,7 +55,7 @@ class FaceConfig:
 class Appearance(NamedTuple):
     """Everything kept of a portrait; a pytree without batch axis."""
 
-    layers: Array  # (Y, X, 7) as ``inpaint.portrait_layers`` makes them
+    layers: Array  # (Y, X, 6) as ``inpaint.portrait_layers`` makes them
     geometry: SourceGeometry
     volume: Array  # (Z, Y, X, C) canonical, after G_3D
     z_id: Array  # (code,)
@@ -79,7 +80,7 @@ class _Nets(nn.Module):
         canonical = to_canonical(posed, pose, offset)
         return self.volume(canonical), z_id
 
-    def decode(self, warped, maps, skin, volume_BZYXC, z_id, pose: Pose, window=None):
+    def decode(self, warped, maps: Maps, volume_BZYXC, z_id, pose: Pose, window=None):
         z_dyn = self.dynamics(pose.expression, pose.gaze)
         offset = self.warp_driver(z_dyn + z_id)
         driven = from_canonical(volume_BZYXC, pose, offset)
@@ -91,11 +92,11 @@ class _Nets(nn.Module):
             driven = jax.lax.dynamic_slice(
                 driven, corner, (driven.shape[0], cells, cells, driven.shape[3])
             )
-        return self.decoder(warped, maps, skin, driven)
+        return self.decoder(warped, maps, driven)
 
-    def __call__(self, image, opening, source_pose, warped, maps, skin, driver_pose, window=None):
+    def __call__(self, image, opening, source_pose, warped, maps, driver_pose, window=None):
         volume, z_id = self.encode(image, opening, source_pose)
-        return self.decode(warped, maps, skin, volume, z_id, driver_pose, window)
+        return self.decode(warped, maps, volume, z_id, driver_pose, window)
 
 
 class FaceAutoencoder:
@@ -127,17 +128,16 @@ class FaceAutoencoder:
         def fresh(key):
             variables: Any = self.nets.init(
                 key, jnp.zeros((1, n, n, 3)), jnp.zeros((1, n, n, 2)), pose,
-                jnp.zeros((1, n, n, 6)), jnp.zeros((1, n, n, NUM_MAPS)),
-                jnp.zeros((1, n, n, 1)), pose,
+                jnp.zeros((1, n, n, 6)), Maps(*[jnp.zeros((1, n, n))] * NUM_MAPS), pose,
             )  # fmt: skip
             return variables["params"]
 
         return jax.jit(fresh)(key)
 
     def source_layers(self, head: Head, image_YXC: Array, identity, motion, placement, shape=None):
-        """Geometry of the portrait and its layers (Y, X, 7)."""
+        """Geometry of the portrait and its layers (Y, X, 6)."""
         geometry = place_source(head, identity, motion, placement, shape, size=self.cfg.size)
-        return geometry, inpaint.portrait_layers(image_YXC, geometry)
+        return geometry, inpaint.portrait_layers(image_YXC, geometry.opening)
 
     def encode(
         self, params, head: Head, image_YXC, identity, motion, placement, shape=None
@@ -163,21 +163,21 @@ class FaceAutoencoder:
         """The portrait moved by geometry alone to absolute poses (leading axis B), no net at all.
 
         Returns warped layers (B, Y, X, 6), whose first three are the picture in [-1, 1], the
-        driver's maps (B, Y, X, NUM_MAPS), its skin, the weight of contours and the share of light
-        that lashes swallow (B, Y, X, 1).
+        driver's maps, the weight of contours and the share of light that lashes swallow, each
+        (B, Y, X).
         """
 
         def geometry(one: Pose):
             g = drive_geometry(head, appearance.geometry, one, size=self.cfg.size)
             layers = inpaint.warp_layers(appearance.layers, g)
-            return layers, g.maps, g.skin, from_memory(contour, g.flow), g.lashes
+            return layers, g.maps, from_memory(contour, g.flow), g.lashes
 
         return jax.lax.map(geometry, pose)
 
     def render_pose(self, params, head: Head, appearance: Appearance, pose: Pose) -> Array:
         """Renders absolute poses (leading axis B) of one portrait."""
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, skin, contour, line = jax.lax.optimization_barrier(
+        warped, maps, contour, line = jax.lax.optimization_barrier(
             self.warp_pose(head, appearance, pose)
         )
         b = warped.shape[0]
@@ -187,8 +187,8 @@ class FaceAutoencoder:
         inner = (slice(None), slice(m, n - m), slice(m, n - m))
         cell = m * self.cfg.volume[1] // n
         out: Any = self.nets.apply(
-            {"params": params}, warped[inner], maps[inner], skin[inner], volume, z_id, pose,
-            (cell, cell), method="decode",
+            {"params": params}, warped[inner], jax.tree.map(lambda m: m[inner], maps), volume, z_id,
+            pose, (cell, cell), method="decode",
         )  # fmt: skip
         if m == 0:
             return lashes.draw(soften(out["image"], contour), line)
@@ -215,9 +215,9 @@ class FaceAutoencoder:
         return self.render_pose(params, head, appearance, pose)
 
 
-def soften(image_BYXC: Array, contour_BYX1: Array) -> Array:
+def soften(image_BYXC: Array, contour_BYX: Array) -> Array:
     """Low-passes the picture where two surfaces meet: their edge has no subpixels."""
-    return image_BYXC + contour_BYX1 * (binomial(image_BYXC) - image_BYXC)
+    return image_BYXC + contour_BYX[..., None] * (binomial(image_BYXC) - image_BYXC)
 
 
 def to_uint8(image: Array) -> Array:

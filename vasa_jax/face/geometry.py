@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.types import Array
@@ -16,17 +17,19 @@ from vasa_jax.face import head as heads
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.lashes import lash_line
 from vasa_jax.face.raster import dilate, rasterise
-from vasa_jax.nn.fill import COARSE, cells, coarse, push_pull, spread
+from vasa_jax.nn.fill import COARSE, cells, hole_of, push_pull, spread
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
 
 IRIS_RAD = 0.44
-MAP_NAMES = (
-    "mouth_interior", "teeth_upper", "teeth_lower", "gums_tongue", "eyeball", "iris", "face",
-    "normal_x", "normal_y", "cover", "visible", "stretch",
-)  # fmt: skip
-NUM_MAPS = len(MAP_NAMES)
-COVER = MAP_NAMES.index("cover")
+# log2 of how much a patch is stretched, where the portrait begins to be no longer trusted and where
+# it says nothing: at a grazing angle a photograph shows skin, hair and background in one pixel.
+# Beside the outline of its face, which no fit meets to the pixel, that begins with the first turn.
+STRETCH, STRETCH_AT_RIM = (1.0, 2.2), (0.15, 0.5)
+
+# x and y of a place for every pixel, (Y, X) each. Planes, here and in ``Maps``: XLA:CPU writes and
+# reads numbers of different meaning that lie side by side several times slower (measured).
+Flow = tuple[Array, Array]
 
 _INTERIOR = (2, 4, 5, 6)  # groups seen through the open mouth
 
@@ -42,7 +45,7 @@ class SourceGeometry(NamedTuple):
     placed: Array  # (V, 3)
     near: Array  # (Y, X) cm: the farthest depth of four neighbours
     opening: Array  # (Y, X, 2) 1 where mouth interior / eyeball is seen
-    rim: Array  # (Y, X, 1) 0..1 just inside of an outline of the head
+    rim: Array  # (Y, X) 0..1: just inside of an outline of the head, the largest of the four
 
 
 def _is_interior(group: Array) -> Array:
@@ -75,13 +78,18 @@ def place_source(
     eyeball = group >= 7
     opening = jnp.stack([interior, eyeball], -1).astype(jnp.float32)
     # The depth test asks for the farthest of a 2x2 block, else slopes stipple.
-    near = jnp.pad(raster.depth_YX, (0, 1), mode="edge")
-    near = jnp.minimum(near[:, :-1], near[:, 1:])
-    near = jnp.minimum(near[:-1], near[1:])
-    rim = _rim(raster.depth_YX, group, opening.max(-1))[..., None]
+    near = _least_of_four(raster.depth_YX)
+    rim = -_least_of_four(-_rim(raster.depth_YX, group, opening.max(-1)))
     return SourceGeometry(
         identity_I, motion_54, placement_3, neutral, centers, placed, near, opening, rim
     )
+
+
+def _least_of_four(map_YX: Array) -> Array:
+    """Of each pixel and those to its right and below: what a bilinear sample among them reads."""
+    map_YX = jnp.pad(map_YX, (0, 1), mode="edge")
+    map_YX = jnp.minimum(map_YX[:, :-1], map_YX[:, 1:])
+    return jnp.minimum(map_YX[:-1], map_YX[1:])
 
 
 RIM_PX = (2, 4)  # of 256: wide as that it is certain, and half as certain
@@ -89,7 +97,7 @@ JUMP_CM = 2.5  # of depth between neighbours: one of them hides something
 
 
 def _rim(depth_YX: Array, group_YX: Array, opening_YX: Array) -> Array:
-    """``SourceGeometry.rim``: where fit and picture may disagree about what is seen."""
+    """Just inside of an outline, 0..1: there fit and picture may disagree about what is seen."""
     hit = group_YX >= 0
     # The inside of a mouth lies far behind the lips, but where those end is well known.
     depth = jnp.where(opening_YX > 0, 1e3, jnp.where(hit, depth_YX, -1e3))
@@ -99,13 +107,37 @@ def _rim(depth_YX: Array, group_YX: Array, opening_YX: Array) -> Array:
     return hit * sum(dilate(edge, k * unit) for k in RIM_PX) / len(RIM_PX)
 
 
+class Maps(NamedTuple):
+    """What the net is told about every pixel of the new picture, each (..., Y, X), 0..1 or as said.
+
+    In the order in which the net takes them in.
+    """
+
+    mouth_interior: Array
+    teeth_upper: Array
+    teeth_lower: Array
+    gums_tongue: Array
+    eyeball: Array
+    iris: Array
+    face: Array
+    normal_x: Array  # -1..1, as y
+    normal_y: Array
+    cover: Array  # of the whole head
+    visible: Array  # in the portrait too
+    stretch: Array  # log2 of area per area of the portrait, -3..3
+    skin: Array  # of face or scalp, also where an opening covers it in the portrait
+
+
+NUM_MAPS = len(Maps._fields)
+
+
 class DriverGeometry(NamedTuple):
     """What the driven head says about every pixel of the new picture."""
 
-    flow: Array  # (Y, X, 2) where to look in the portrait, [-1, 1]
-    maps: Array  # (Y, X, NUM_MAPS)
-    skin: Array  # (Y, X, 1) 1 where the surface is skin that an opening covers in the portrait
-    lashes: Array  # (Y, X, 1) share of light that the lashes of shut eyes swallow
+    flow: Flow  # where to look in the portrait, [-1, 1]
+    maps: Maps
+    known: Array  # (Y, X) 0..1: face that the portrait shows well enough
+    lashes: Array  # (Y, X) share of light that the lashes of shut eyes swallow
 
 
 def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int) -> DriverGeometry:
@@ -151,13 +183,19 @@ def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int)
     skull_32 = _skull_motion(head, source, placed)
     # Stored, lest XLA:CPU compute a triangle anew for every pixel, and a pixel for every map.
     planes = from_memory(_planes, table.T, raster.triangle_YX)
-    moved, around, kinds, maps, skin = from_memory(
-        _pixel_maps, planes, raster.triangle_YX, source.near, skull_32, pose
+    moved, around, kinds, maps, known = from_memory(
+        _pixel_maps, planes, raster.triangle_YX, source.near, source.rim, skull_32, pose
     )
     flow = from_memory(_carry_on, moved, around, kinds, placement)
     blink = jnp.clip(pose.expression[jnp.asarray(heads.BLINKS)], 0.0, 1.0)
     lashes = lash_line(head, placed, blink, placement[2], size=size)
-    return DriverGeometry(flow, maps, skin, lashes * maps[..., COVER, None])
+    return DriverGeometry(flow, maps, known, lashes * maps.cover)
+
+
+def _axes(size: int) -> tuple[Array, Array]:
+    """Centres of pixels in [-1, 1]: x (1, size) and y (size, 1)."""
+    at = (jnp.arange(size, dtype=jnp.float32) + 0.5) * (2.0 / size) - 1.0
+    return at[None], at[:, None]
 
 
 def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
@@ -167,22 +205,21 @@ def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
     time from a column that stays in the cache, not a row at a time: what reads them is then one
     loop over neighbours.
     """
-    grid = image_grid(*triangle_YX.shape)
+    x, y = _axes(len(triangle_YX))
     triangle = jnp.maximum(triangle_YX, 0)
     column = [
         table_KF[k].at[triangle].get(mode="promise_in_bounds", wrap_negative_indices=False)
         for k in range(16)
     ]
-    affine = (
-        column[k] + column[4 + k] * grid[..., 0] + column[8 + k] * grid[..., 1] for k in range(4)
-    )
+    affine = (column[k] + column[4 + k] * x + column[8 + k] * y for k in range(4))
     return *affine, *column[12:]
 
 
 def _pixel_maps(
-    planes: tuple[Array, ...], triangle_YX: Array, near_YX: Array, skull_32: Array, pose: Pose
-) -> tuple[Any, ...]:
-    """Flow of the head and of the background, kinds of pixels, maps and skin, from ``_planes``.
+    planes: tuple[Array, ...], triangle_YX: Array, near_YX: Array, rim_YX: Array, skull_32: Array,
+    pose: Pose,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Flow of the head and of the background, kinds of pixels, maps and ``known``.
 
     The kinds, each (Y, X): seen in the portrait too; head, whose own flow is taken; hit at all.
     """
@@ -197,71 +234,77 @@ def _pixel_maps(
         jnp.clip((a + 1.0) * (size * 0.5) - 0.5, 0, size - 1).astype(jnp.int32)
         for a in (flow_x, flow_y)
     )
-    near = near_YX.reshape(-1)[y * size + x]
+    near, rim = (m.reshape(-1)[y * size + x] for m in (near_YX, rim_YX))
     inside = (jnp.abs(flow_x) < 1.0) & (jnp.abs(flow_y) < 1.0)
     visible = hit & inside & (code & 1 == 1) & (depth > near - 0.25)
+    low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
+    face, interior, eyeball = group == 0, _is_interior(group), group >= 7
+    known = (face & visible) * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
 
-    eyeball = group >= 7
-    iris = eyeball * jnp.clip((IRIS_RAD - angle) / 0.06 + 0.5, 0.0, 1.0)
-    maps = [
-        _is_interior(group), group == 5, group == 6, group == 4, eyeball, iris, group == 0,
-        hit * normal_x, hit * normal_y, hit, visible, hit * stretch,
-    ]  # fmt: skip
-    skin = ((group == 0) | (group == 1))[..., None].astype(jnp.float32)
-    flow = jnp.stack([flow_x, flow_y], -1)
-    moved, around = _fade(flow), _background(skull_32, pose, size)
-    head = visible | _is_interior(group) | eyeball | (group == 0)
-    kinds = tuple(k.astype(jnp.float32) for k in (visible, head, hit))
-    return moved, around, kinds, jnp.stack([m.astype(jnp.float32) for m in maps], -1), skin
+    maps = Maps(
+        interior, group == 5, group == 6, group == 4, eyeball,
+        eyeball * jnp.clip((IRIS_RAD - angle) / 0.06 + 0.5, 0.0, 1.0), face, hit * normal_x,
+        hit * normal_y, hit, visible, hit * stretch, face | (group == 1),
+    )  # fmt: skip
+    moved, around = _fade((flow_x, flow_y)), _background(skull_32, pose, size)
+    kinds = (visible, visible | interior | eyeball | face, hit)
+    maps, kinds = jax.tree.map(lambda m: m.astype(jnp.float32), (maps, kinds))
+    return moved, around, kinds, maps, known
 
 
 REACH_PX = 28  # of 256: so far from the head the background goes its own way
 
 
 def _carry_on(
-    flow_YX2: Array, around_YX2: Array, kinds: tuple[Array, Array, Array], placement_3: Array
-) -> Array:
-    """Flow (Y, X, 2) that runs on smoothly from what is seen of the head into its surroundings.
+    flow: Flow, around: Flow, kinds: tuple[Array, Array, Array], placement_3: Array
+) -> Flow:
+    """Flow that runs on smoothly from what is seen of the head into its surroundings.
 
     Else a head that turns uncovers, beside its new outline, the cheek where it was. Scalp and neck
     that the portrait does not show count as surroundings: they look like what is beside them, not
     like what hides them there. On the side that turns away the face ends at its outline.
     """
-    size = len(flow_YX2)
-    visible, head, hit = (k[..., None] for k in kinds)
-    off, hole = coarse(flow_YX2 - around_YX2, visible)
-    near = (cells(hit)[..., 0] > 0).astype(jnp.float32)
+    size = len(flow[0])
+    visible, head, hit = kinds
+    sure = cells(visible)
+    off = jnp.stack([cells((f - a) * visible) for f, a in zip(flow, around, strict=True)], -1)
+    near = (cells(hit) > 0).astype(jnp.float32)
     near = dilate(near, REACH_PX * size // 256 // COARSE)
-    off = push_pull(off, near * hole)
+    off = push_pull(off / jnp.maximum(sure, 1e-6)[..., None], near * hole_of(sure))
     way = image_grid(*near.shape) - placement_3[:2]
     way = way / jnp.sqrt(jnp.square(way).sum(-1, keepdims=True) + 1e-4)
     off = off - jnp.minimum((off * way).sum(-1, keepdims=True), 0.0) * way
-    return jnp.where(head > 0, flow_YX2, around_YX2 + _border(size, 0.10) * spread(off))
+    border = _border(size, 0.10)
+    x, y = (
+        jnp.where(head > 0, f, a + border * spread(off[..., k]))
+        for k, (f, a) in enumerate(zip(flow, around, strict=True))
+    )
+    return x, y
 
 
 CONTOUR_PX = (0.75, 2.25)  # jumps of the flow where a contour begins and where it is certain
 
 
-def contour(flow_YX2: Array) -> Array:
-    """Weight 0..1 of being beside a contour ``(Y, X, 1)``: there the flow jumps.
+def contour(flow: Flow) -> Array:
+    """Weight 0..1 of being beside a contour ``(Y, X)``: there the flow jumps.
 
     Neighbouring pixels of one surface come from neighbouring places of the portrait; those that do
     not show two surfaces (or one at a grazing angle).
     """
-    size = flow_YX2.shape[0]
-    shift = (flow_YX2 - image_grid(size, size)) * (size * 0.5)
+    size = len(flow[0])
+    shift_x, shift_y = ((f - at) * (size * 0.5) for f, at in zip(flow, _axes(size), strict=True))
     low, high = CONTOUR_PX
 
-    def weight(jump: Array) -> Array:
-        # Two planes: XLA:CPU's maximum over an axis of two is a slow reduction.
-        largest = jnp.maximum(jnp.abs(jump[..., 0]), jnp.abs(jump[..., 1]))
+    def weight(jump_x: Array, jump_y: Array) -> Array:
+        largest = jnp.maximum(jnp.abs(jump_x), jnp.abs(jump_y))
         return jnp.clip((largest - low) / (high - low), 0.0, 1.0)
 
-    down, right = weight(shift[1:] - shift[:-1]), weight(shift[:, 1:] - shift[:, :-1])
-    none_y, none_x = jnp.zeros((1, size)), jnp.zeros((size, 1))
-    beside = jnp.maximum(jnp.concatenate([down, none_y]), jnp.concatenate([none_y, down]))
-    beside = jnp.maximum(beside, jnp.concatenate([right, none_x], 1))
-    return jnp.maximum(beside, jnp.concatenate([none_x, right], 1))[..., None]
+    down = weight(shift_x[1:] - shift_x[:-1], shift_y[1:] - shift_y[:-1])
+    right = weight(shift_x[:, 1:] - shift_x[:, :-1], shift_y[:, 1:] - shift_y[:, :-1])
+    # Padded: joined to a row of zeros, XLA:CPU takes five times as long.
+    beside = jnp.maximum(jnp.pad(down, ((0, 1), (0, 0))), jnp.pad(down, ((1, 0), (0, 0))))
+    beside = jnp.maximum(beside, jnp.pad(right, ((0, 0), (0, 1))))
+    return jnp.maximum(beside, jnp.pad(right, ((0, 0), (1, 0))))
 
 
 def _skull_motion(head: Head, source: SourceGeometry, placed_V3: Array) -> Array:
@@ -284,34 +327,37 @@ def _smooth(t: Array) -> Array:
 
 
 def _border(size: int, width: float) -> Array:
-    """Weight (Y, X, 1) that rises from 0 at the border of the crop to 1 inside."""
-    border = 1.0 - jnp.abs(image_grid(size, size)).max(-1)
-    return _smooth((border - 0.02) / width)[..., None]
+    """Weight (Y, X) that rises from 0 at the border of the crop to 1 inside."""
+    x, y = _axes(size)
+    return _smooth((1.0 - jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.02) / width)
 
 
-def _fade(flow: Array) -> Array:
+def _fade(flow: Flow) -> Flow:
     """The mesh ends at the neck inside the picture: its flow without any motion at the border."""
-    grid = image_grid(*flow.shape[:2])
-    return grid + _border(len(flow), 0.10) * (flow - grid)
+    (flow_x, flow_y), (x, y) = flow, _axes(len(flow[0]))
+    border = _border(len(flow_x), 0.10)
+    return x + border * (flow_x - x), y + border * (flow_y - y)
 
 
-def _background(skull_32: Array, pose: Pose, size: int) -> Array:
+def _background(skull_32: Array, pose: Pose, size: int) -> Flow:
     """Where no mesh is: hair follows the skull, the rest of the picture stays; in between, blend.
 
     The skull's weight falls from 1 on the head (hair included) to 0 before the border of the crop,
     and down the neck.
     """
-    grid = image_grid(size, size)
-    # By hand: products with matrices of two and three numbers cost more than the rest together.
-    skull = grid[..., :1] * skull_32[0] + grid[..., 1:] * skull_32[1] + skull_32[2]
+    grid_x, grid_y = _axes(size)
     right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
-    qx = (grid[..., 0] - pose.placement[0]) / pose.placement[2]
-    qy = (pose.placement[1] - grid[..., 1]) / pose.placement[2]
+    qx = (grid_x - pose.placement[0]) / pose.placement[2]
+    qy = (pose.placement[1] - grid_y) / pose.placement[2]
     x = (qx * right[0] + qy * right[1]) / jnp.maximum(jnp.sum(right**2), 0.3)
     y = (qx * up[0] + qy * up[1]) / jnp.maximum(jnp.sum(up**2), 0.3)
     rho = jnp.sqrt((x / 10.5) ** 2 + ((y - 2.5) / 13.0) ** 2)
-    weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5)
-    return grid + weight[..., None] * _border(size, 0.14) * (skull - grid)
+    weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5) * _border(size, 0.14)
+    # By hand: products with matrices of two and three numbers cost more than the rest together.
+    skull_x, skull_y = (
+        grid_x * skull_32[0, k] + grid_y * skull_32[1, k] + skull_32[2, k] for k in range(2)
+    )
+    return grid_x + weight * (skull_x - grid_x), grid_y + weight * (skull_y - grid_y)
 
 
 def _solve3(a_33, b_3n):

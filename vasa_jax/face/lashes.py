@@ -30,7 +30,7 @@ BEGINS, CERTAIN = 0.45, 0.95  # shares of a blink
 def lash_line(
     head: Head, placed_V3: jax.Array, blink_2: jax.Array, scale: Array, *, size: int
 ) -> jax.Array:
-    """Share of light (Y, X, 1) that the lashes of shut or closing eyes swallow.
+    """Share of light (Y, X) that the lashes of shut or closing eyes swallow.
 
     ``placed_V3`` as ``heads.place`` gives it, ``blink_2`` of the left and right eye in [0, 1],
     ``scale`` in crop units per cm. Zero while the eyes are open.
@@ -52,7 +52,7 @@ def lash_line(
         # Most eyes are open most of the time.
         drawn = jax.lax.cond(share > 0.0, near, lambda _: jnp.zeros((size, size)), line)
         total = jnp.maximum(total, share * share * drawn)
-    return DARKNESS * total[..., None]
+    return DARKNESS * total
 
 
 def _nearest(line_P2: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -72,6 +72,6 @@ def _nearest(line_P2: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array,
     return square, weight
 
 
-def draw(image_BYXC: Array, line_BYX1: Array) -> Array:
+def draw(image_BYXC: Array, line_BYX: Array) -> Array:
     """Pictures in [-1, 1] with that share of their light taken away."""
-    return (image_BYXC + 1.0) * (1.0 - line_BYX1) - 1.0
+    return (image_BYXC + 1.0) * (1.0 - line_BYX[..., None]) - 1.0

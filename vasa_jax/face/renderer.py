@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.types import HEAD_WIDTH_CM
-from vasa_jax.face.geometry import COVER, MAP_NAMES, NUM_MAPS
+from vasa_jax.face.geometry import Maps
 from vasa_jax.face.head import Pose
 from vasa_jax.nn.conv import Conv, Conv3D, ResBlock
 from vasa_jax.nn.fill import COARSE, cells, spread
@@ -112,17 +112,16 @@ def flatten_depth(volume_BZYXC: jax.Array) -> jax.Array:
     return volume_BZYXC.transpose(0, 2, 3, 1, 4).reshape(b, y, x, z * c)
 
 
-def blend_prior(maps_BYXC: jax.Array, skin_BYX1: jax.Array) -> jax.Array:
+def blend_prior(maps: Maps) -> jax.Array:
     """Logits (B, Y, X, 3) before any learning: moved portrait, moved skin layer, painted colour.
 
     Skin that is stretched over what was an opening (a closing lid) takes the skin layer; mouth
     interior and surfaces the portrait does not show have to be painted.
     """
-    m = {n: maps_BYXC[..., i : i + 1] for i, n in enumerate(MAP_NAMES)}
-    hidden = m["cover"] * (1 - m["visible"])
-    painted = 4.0 * jnp.maximum(m["mouth_interior"], 0.4 * hidden) - 2.0
-    stretched = jnp.clip((m["stretch"] - 0.5) / 0.7, 0.0, 1.0) * skin_BYX1
-    return jnp.concatenate([jnp.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], -1)
+    hidden = maps.cover * (1 - maps.visible)
+    painted = 4.0 * jnp.maximum(maps.mouth_interior, 0.4 * hidden) - 2.0
+    stretched = jnp.clip((maps.stretch - 0.5) / 0.7, 0.0, 1.0) * maps.skin
+    return jnp.stack([jnp.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], -1)
 
 
 def _softmax3(logits_BYX3: jax.Array) -> jax.Array:
@@ -133,9 +132,9 @@ def _softmax3(logits_BYX3: jax.Array) -> jax.Array:
     return power / (power[..., :1] + power[..., 1:2] + power[..., 2:])
 
 
-def on_head(cover_BYX1: jax.Array) -> jax.Array:
+def on_head(cover_BYX: jax.Array) -> jax.Array:
     """Weight of the head's own pixels, which fades out around it within a cell of ``fill``."""
-    share = jax.vmap(cells)(cover_BYX1) * COARSE**-2
+    share = jax.vmap(cells)(cover_BYX) * COARSE**-2
     return jax.vmap(spread)(share)
 
 
@@ -155,10 +154,11 @@ class Decoder(nn.Module):
     widths: tuple[int, int, int]
 
     @nn.compact
-    def __call__(self, warped_BYX6, maps_BYXM, skin_BYX1, volume_BYXK) -> dict[str, jax.Array]:
+    def __call__(self, warped_BYX6, maps: Maps, volume_BYXK) -> dict[str, jax.Array]:
         w0, w1, w2 = self.widths
-        assert maps_BYXM.shape[-1] == NUM_MAPS
-        x = space_to_depth(jnp.concatenate([warped_BYX6, maps_BYXM, skin_BYX1], -1), 2)
+        # Planes side by side and then transposed: stacked as channels at once takes twice as long.
+        maps_BYXM = jnp.stack(maps, 1).transpose(0, 2, 3, 1)
+        x = space_to_depth(jnp.concatenate([warped_BYX6, maps_BYXM], -1), 2)
         # Few and narrow layers at half resolution: on two CPU cores they cost the most per FLOP.
         h0 = nn.Conv(w0, (1, 1), name="stem")(x)
         h1 = ResBlock(w1, norm=False, name="enc_1")(
@@ -171,7 +171,7 @@ class Decoder(nn.Module):
         h2 = ResBlock(w2, norm=False, name="mid")(
             nn.Conv(w2, (1, 1), name="merge")(jnp.concatenate([h2, v], -1))
         )
-        h1 = h1 + Conv(w1, name="up_1")(upsample_nearest(nn.silu(h2)))
+        h1 = h1 + Conv(w1, upsample=True, name="up_1")(nn.silu(h2))
         h1 = nn.silu(ResBlock(w1, norm=False, name="dec_1")(h1))
         h0 = h0 + depth_to_space(Conv(4 * w0, name="up_0")(h1), 2)
         h0 = nn.silu(ResBlock(w0, norm=False, name="dec_0")(h0))
@@ -179,9 +179,9 @@ class Decoder(nn.Module):
         # Sub-pixel output stipples what training pairs say little about; teeth glitter by it.
         out = binomial(depth_to_space(out, 2))
         painted = jnp.tanh(out[..., :3] + 0.4 * jnp.array([-1.0, -1.6, -1.6]))
-        weight = _softmax3(3.0 * out[..., 3:] + blend_prior(maps_BYXM, skin_BYX1))
+        weight = _softmax3(3.0 * out[..., 3:] + blend_prior(maps))
         # Beside the head the portrait moves by geometry alone: no background ever swims.
-        weight = _only_where(on_head(maps_BYXM[..., COVER, None]), weight)
+        weight = _only_where(on_head(maps.cover)[..., None], weight)
         image = (
             weight[..., :1] * warped_BYX6[..., :3]
             + weight[..., 1:2] * warped_BYX6[..., 3:]

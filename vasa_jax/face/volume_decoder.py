@@ -120,9 +120,7 @@ class PictureDecoder(nn.Module):
         for i in range(self.blocks):
             h = self.block(self.width, name=f"block_{i}")(h)
         for i, features in enumerate(self.up_widths):
-            if h.shape[1] < self.size:
-                h = upsample_nearest(h)
-            h = self.block(features, name=f"up_{i}")(h)
+            h = self.block(features, upsample=h.shape[1] < self.size, name=f"up_{i}")(h)
         h = nn.relu(GroupNorm(GROUPS, name="norm")(h))
         h = Conv(3, name="out")(h)
         return 2.0 * nn.sigmoid(h.astype(jnp.float32)) - 1.0

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.nn.convolution import conv3d_same, conv_same
+from vasa_jax.nn.convolution import conv3d_same, conv_same, conv_upsampled
 from vasa_jax.nn.norm import GroupNorm
 
 
@@ -53,13 +53,17 @@ class Conv3D(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution with bias; parameters named as in ``flax.linen.Conv``."""
+    """Convolution with bias; parameters named as in ``flax.linen.Conv``.
+
+    ``upsample``: of the picture whose every cell is there twice along each axis; size 3, stride 1.
+    """
 
     features: int
     kernel_init: Any = nn.initializers.lecun_normal()
     size: int = 3
     stride: int = 1
     standardised: bool = False
+    upsample: bool = False
 
     @nn.compact
     def __call__(self, x_BYXC: jax.Array) -> jax.Array:
@@ -67,7 +71,11 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         kernel = (standardise(kernel) if self.standardised else kernel).astype(x_BYXC.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x_BYXC.dtype)
-        return conv_same(x_BYXC, kernel, self.stride) + bias.reshape(1, 1, 1, -1)
+        bias = bias.reshape(1, 1, 1, -1)
+        if self.upsample:
+            assert self.size == 3 and self.stride == 1
+            return conv_upsampled(x_BYXC, kernel) + bias
+        return conv_same(x_BYXC, kernel, self.stride) + bias
 
 
 class ResBlock(nn.Module):

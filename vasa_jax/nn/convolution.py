@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vasa_jax.core.target import backend
+from vasa_jax.nn.resample import depth_to_space
 
 # A map up to so large, of at least so many channels, is convolved by one matrix product on a CPU.
 FEW_CELLS, MANY_CHANNELS = 64, 256
@@ -110,7 +111,7 @@ def _input_gradient(
     padding = []
     for taps, n, out in zip(kernel_YXIO.shape[:2], size, g_BYXO.shape[1:3], strict=True):
         rest = n - 1 - (out - 1) * stride  # cells after the last one that a kernel was around
-        padding.append((taps // 2, taps // 2 + rest))
+        padding.append((taps - 1 - taps // 2, taps // 2 + rest))
     return jax.lax.conv_general_dilated(
         g_BYXO, _turned(kernel_YXIO), (1, 1), padding, lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -152,6 +153,31 @@ def conv_same(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> jax
     if few_cells or kernel_YXIO.shape[:2] == (1, 1):
         return _conv_few_cells(x_BYXC, kernel_YXIO, stride)
     return _cpu_conv(x_BYXC, kernel_YXIO, stride)
+
+
+def _to_both_sides(kernel: jax.Array, axis: int) -> jax.Array:
+    """A kernel of 3 on cells that are each there twice, as one of 2 on the cells: (2, 2, ...).
+
+    First the taps, then the side of a cell, the second one first; ``axis`` is gone.
+    """
+    before, here, after = (jax.lax.index_in_dim(kernel, k, axis, keepdims=False) for k in range(3))
+    # The first half of a cell sees the cell before and twice its own, the second its own twice.
+    return jnp.stack([jnp.stack([before + here, before]), jnp.stack([after, here + after])])
+
+
+def conv_upsampled(x_BYXC: jax.Array, kernel_YXIO: jax.Array) -> jax.Array:
+    """``conv_same(upsample_nearest(x), kernel)`` with a 3x3 kernel: (B, 2Y, 2X, O).
+
+    At 4/9 of the products: a half of an upsampled cell sees two different cells per axis, not
+    three. So this is a convolution with 2x2 cells and four times the channels, which are then
+    spread over the halves (a *sub-pixel convolution*, arXiv 1609.05158).
+    """
+    *_, channels, features = kernel_YXIO.shape
+    taps = _to_both_sides(_to_both_sides(kernel_YXIO, 0), 2)  # x tap, x side, y tap, y side, I, O
+    kernel = taps.transpose(2, 0, 4, 3, 1, 5).reshape(2, 2, channels, 4 * features)
+    # Between each two cells, and outside the outermost: of these, the outer halves are cut off.
+    conv = _plain_conv if backend() != "cpu" else _cpu_conv
+    return depth_to_space(conv(x_BYXC, kernel, 1), 2)[:, 1:-1, 1:-1]
 
 
 def _plain_conv3d(x_BZYXC: jax.Array, kernel_ZYXIO: jax.Array) -> jax.Array:

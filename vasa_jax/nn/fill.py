@@ -34,37 +34,42 @@ def push_pull(image_YXC: Array, hole_YX: Array, *, levels: int = 7) -> Array:
     return filled
 
 
-def cells(image_YXC: Array) -> Array:
-    """Sums over cells of ``COARSE`` x ``COARSE`` pixels."""
-    rows = sum(image_YXC[k::COARSE] for k in range(COARSE))
+def cells(image: Array) -> Array:
+    """Sums over cells of ``COARSE`` x ``COARSE`` pixels, (Y, X) or (Y, X, C)."""
+    rows = sum(image[k::COARSE] for k in range(COARSE))
     return jnp.asarray(sum(rows[:, k::COARSE] for k in range(COARSE)))
 
 
-def coarse(image_YXC: Array, sure_YX1: Array) -> tuple[Array, Array]:
+def hole_of(sure_ZW: Array) -> Array:
+    """The share of a cell that is a hole, from the sum of its pixels that are sure (0 or 1)."""
+    return 1.0 - jnp.minimum(sure_ZW, 1.0)
+
+
+def coarse(image_YXC: Array, sure_YX: Array) -> tuple[Array, Array]:
     """Cells' means of what is sure (0 or 1), and the share of each that is a hole, (Z, W)."""
-    weight = cells(sure_YX1)
-    mean = cells(image_YXC * sure_YX1) / jnp.maximum(weight, 1e-6)
-    return mean, 1.0 - jnp.minimum(weight[..., 0], 1.0)
+    sure = cells(sure_YX)
+    mean = cells(image_YXC * sure_YX[..., None]) / jnp.maximum(sure, 1e-6)[..., None]
+    return mean, hole_of(sure)
 
 
-def spread(cells_YXC: Array) -> Array:
-    """Cells to pixels, linear between the cells' centres."""
-    return _along(_along(cells_YXC, 0), 1)
+def spread(cells: Array) -> Array:
+    """Cells (Z, W) or (Z, W, C) to pixels, linear between the cells' centres."""
+    return _along(_along(cells, 0), 1)
 
 
-def _along(cells_YXC: Array, axis: int) -> Array:
+def _along(cells: Array, axis: int) -> Array:
     """``COARSE`` times as many along an axis.
 
     By shifts: ``jax.image.resize`` multiplies by a matrix that is nearly all zeros.
     """
-    n = cells_YXC.shape[axis]
-    edges = [(1, 1) if k == axis else (0, 0) for k in range(3)]
-    near = jnp.pad(cells_YXC, edges, mode="edge")
+    n = cells.shape[axis]
+    edges = [(1, 1) if k == axis else (0, 0) for k in range(cells.ndim)]
+    near = jnp.pad(cells, edges, mode="edge")
     before, here, after = (jax.lax.slice_in_dim(near, k, k + n, axis=axis) for k in range(3))
     parts = []
     for k in range(COARSE):
         at = (k + 0.5) / COARSE - 0.5  # of a cell, from its centre
         parts.append((1 - abs(at)) * here + abs(at) * (before if at < 0 else after))
-    shape = list(cells_YXC.shape)
+    shape = list(cells.shape)
     shape[axis] *= COARSE
     return jnp.stack(parts, axis + 1).reshape(shape)

@@ -18,6 +18,7 @@ import jax
 from vasa_jax.nn.conv import Conv, Conv3D, standardise
 from vasa_jax.nn.convolution import conv_same
 from vasa_jax.nn.norm import GroupNorm, LowRankGroupNorm
+from vasa_jax.nn.resample import upsample_nearest
 
 GROUPS = 32
 
@@ -37,14 +38,19 @@ class NormBlock(nn.Module):
 
     With a code (B, L, D) its norms are adaptive (``LowRankGroupNorm``), as in warp generators.
     ``shortcut`` is the kernel's side of the convolution that joins different widths, 1 or 3.
+    ``upsample``: of the picture whose every cell is there twice along each axis. Norm and ReLU see
+    the same with cells there once, so only convolutions know of it.
     """
 
     features: int
     shortcut: int = 3
+    upsample: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, code_BLD: jax.Array | None = None) -> jax.Array:
         conv = Conv if x.ndim == 4 else functools.partial(Conv3D, at_once=True)
+        assert x.ndim == 4 or not self.upsample
+        first = functools.partial(conv, upsample=True) if self.upsample else conv
 
         def norm(h: jax.Array, name: str) -> jax.Array:
             if code_BLD is None:
@@ -52,12 +58,13 @@ class NormBlock(nn.Module):
             return LowRankGroupNorm(GROUPS, name=name)(h, code_BLD)
 
         h = nn.relu(norm(x, "norm_0"))
-        h = conv(self.features, standardised=True, name="conv_0")(h)
+        h = first(self.features, standardised=True, name="conv_0")(h)
         h = conv(self.features, name="conv_1")(nn.relu(norm(h, "norm_1")))
         if x.shape[-1] != self.features:
-            wide = conv if self.shortcut == 3 else Pointwise
-            x = wide(self.features, name="shortcut")(x)
-        return x + h
+            if self.shortcut == 3:
+                return first(self.features, name="shortcut")(x) + h
+            x = Pointwise(self.features, name="shortcut")(x)
+        return (upsample_nearest(x) if self.upsample else x) + h
 
 
 class NormConv(nn.Module):

@@ -37,9 +37,14 @@ def _take(rows_NC: jax.Array, index: jax.Array) -> jax.Array:
 
 def sample_image(image_YXC: jax.Array, points_N2: jax.Array) -> jax.Array:
     """Bilinear samples of an image at points (..., 2) in (x, y) order -> (..., C)."""
+    return sample_at(image_YXC, points_N2[..., 0], points_N2[..., 1])
+
+
+def sample_at(image_YXC: jax.Array, x_N: jax.Array, y_N: jax.Array) -> jax.Array:
+    """Bilinear samples of an image at x and y, (...) each -> (..., C)."""
     y_size, x_size, channels = image_YXC.shape
-    x0, x1, fx = _cell(points_N2[..., 0], x_size)
-    y0, y1, fy = _cell(points_N2[..., 1], y_size)
+    x0, x1, fx = _cell(x_N, x_size)
+    y0, y1, fy = _cell(y_N, y_size)
     fx, fy = fx[..., None], fy[..., None]
     rows, y0, y1 = image_YXC.reshape(-1, channels), y0 * x_size, y1 * x_size
     # Indexing of a channels-last array fuses into one loop on XLA:CPU and GPU; stacking the

@@ -23,7 +23,7 @@ from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_
 from vasa_jax.face import head as heads
 from vasa_jax.face import inpaint, raster
 from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
-from vasa_jax.face.geometry import MAP_NAMES, drive_geometry
+from vasa_jax.face.geometry import Maps, drive_geometry
 from vasa_jax.face.head import Head
 from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1
@@ -83,14 +83,14 @@ def stage_one_batch(
         pose = heads.absolute_pose(target_motion, target_placement)
         g = drive_geometry(head, own, pose, size=model.cfg.size)
         warped = inpaint.warp_layers(layers, g)
-        return own.opening, warped, g.maps, g.skin
+        return own.opening, warped, g.maps
 
     rows = (
         source, batch["identity"], batch["source_motion"], batch["source_placement"],
         batch["shape"], batch["target_motion"], batch["target_placement"],
     )  # fmt: skip
     # The geometry has no parameters; without the barrier its gathers are fused into the nets.
-    opening, warped, maps, skin = jax.lax.optimization_barrier(
+    opening, warped, maps = jax.lax.optimization_barrier(
         jax.lax.stop_gradient(jax.lax.map(geometry, rows))
     )
     window = None
@@ -99,29 +99,28 @@ def stage_one_batch(
         cell = model.cfg.size // model.cfg.volume[1]
 
         def cut(x):
-            at = (0, window[0] * cell, window[1] * cell, 0)
-            return jax.lax.dynamic_slice(x, at, (x.shape[0], side, side, x.shape[3]))
+            at = (0, window[0] * cell, window[1] * cell, 0)[: x.ndim]
+            return jax.lax.dynamic_slice(x, at, (x.shape[0], side, side, *x.shape[3:]))
 
-        warped, maps, skin, target = cut(warped), cut(maps), cut(skin), cut(target)
+        warped, maps, target = jax.tree.map(cut, (warped, maps, target))
     source_pose = jax.vmap(heads.absolute_pose)(batch["source_motion"], batch["source_placement"])
     target_pose = jax.vmap(heads.absolute_pose)(batch["target_motion"], batch["target_placement"])
     out = model.nets.apply(
-        {"params": params}, source, opening, source_pose, warped, maps, skin, target_pose, window
+        {"params": params}, source, opening, source_pose, warped, maps, target_pose, window
     )
     return out, maps, warped, target
 
 
-def pixel_weight(cfg: FaceLossConfig, maps_BYXM: jax.Array) -> jax.Array:
-    """Where errors count more: mouth, eyes, and what the portrait does not show."""
+def pixel_weight(cfg: FaceLossConfig, maps: Maps) -> jax.Array:
+    """Weights (B, Y, X, 1), larger on mouth, eyes and what the portrait does not show."""
     spread = jax.vmap(lambda m: raster.dilate(m, 4))
-    m = dict(zip(MAP_NAMES, jnp.moveaxis(maps_BYXM, -1, 0), strict=True))
-    hidden = m["cover"] * (1 - m["visible"])
+    hidden = maps.cover * (1 - maps.visible)
     weight = (
         1.0
-        + cfg.mouth * spread(m["mouth_interior"])
-        + cfg.eyes * spread(m["eyeball"])
+        + cfg.mouth * spread(maps.mouth_interior)
+        + cfg.eyes * spread(maps.eyeball)
         + cfg.hidden * hidden
-        + 1.0 * m["face"]
+        + 1.0 * maps.face
     )
     return weight[..., None]
 
@@ -194,8 +193,8 @@ class FaceTask:
         weight = pixel_weight(c, maps)
         terms = {"l1": weighted_l1(image, target, weight).mean()}
         # What is painted must be right by itself where it will be needed.
-        mouth = maps[..., :1] + maps[..., 9:10] * (1 - maps[..., 10:11])
-        painted = jnp.abs(out["painted"] - target) * mouth
+        mouth = maps.mouth_interior + maps.cover * (1 - maps.visible)
+        painted = jnp.abs(out["painted"] - target) * mouth[..., None]
         terms["painted"] = painted.mean() * 3.0
         total = c.l1 * (terms["l1"] + terms["painted"])
         if self.perceptual is not None:
@@ -230,8 +229,8 @@ class FaceTask:
         out, maps, warped, target = stage_one_batch(self.model, params, head, batch)
         spread = jax.vmap(lambda m: raster.dilate(m, 4))
         regions = {
-            "all": jnp.ones_like(maps[..., 0]), "mouth": spread(maps[..., 0]),
-            "eyes": spread(maps[..., 4]),
+            "all": jnp.ones_like(maps.face), "mouth": spread(maps.mouth_interior),
+            "eyes": spread(maps.eyeball),
         }  # fmt: skip
 
         def psnr(image, region):
