@@ -102,8 +102,8 @@ def test_driven_pass_of_the_full_face() -> None:
     }
     made = training.Trainer(training.FullFaceObjective(net), OptimConfig()).gradients(placed)
     np.testing.assert_allclose(made, value, rtol=1e-5)
-    # Rounding puts some numbers on the other side of a ReLU's kink: in float32 both frameworks are up
-    # to 3 % from the gradients in double precision, and from each other.
+    # Rounding puts some numbers on the other side of a ReLU's kink: in float32 both frameworks are
+    # up to 3 % from the gradients in double precision, and from each other.
     assert_same_gradients(grads, net, share=0.05)
 
 
