@@ -141,10 +141,11 @@ def test_nets_and_picture(faces, scene, ours) -> None:
         mine = twin.encode(head, front(image[None]), q(identity), q(own), q(PLACEMENT))
     np.testing.assert_allclose(back(mine.volume)[0], appearance.volume, atol=10 * ATOL)
     np.testing.assert_allclose(mine.z_id[0], appearance.z_id, atol=ATOL)
+    np.testing.assert_allclose(mine.irises, appearance.irises, atol=0.05)  # other edges, few pixels
 
     given = lite_face.Appearance(
         front(appearance.layers[None]), raster.SourceGeometry(*q(appearance.geometry)),
-        front(appearance.volume[None]), q(appearance.z_id[None]),
+        front(appearance.volume[None]), q(appearance.z_id[None]), q(appearance.irises),
     )  # fmt: skip
     layers, maps, contour, line = warped
     flat = q((np.stack(maps, 1), contour[:, None], line[:, None]))

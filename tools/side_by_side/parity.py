@@ -157,7 +157,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     maps, contour, lashes = np.stack(flat[0], 1), flat[1][:, None], flat[2][:, None]
     kept = lite_face.Appearance(
         front(appearance.layers[None]), given, front(appearance.volume[None]),
-        q(appearance.z_id[None]),
+        q(appearance.z_id[None]), q(appearance.irises),
     )  # fmt: skip
     made_warped, made_maps, made_contour, made_lashes = twin.warp(head, kept, poses)
     table.share("driver: raster and maps", np.abs(made_maps.numpy() - maps).max(1) < 1e-3)

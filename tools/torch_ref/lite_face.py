@@ -30,6 +30,7 @@ from tools.torch_ref.layers import (
 )
 from tools.torch_ref.sampling import Form, grid_of, sample
 from vasa_jax.face import head as our_head
+from vasa_jax.face import irises as our_irises
 from vasa_jax.face.autoencoder import FaceConfig
 from vasa_jax.face.geometry import NUM_MAPS, Maps
 from vasa_jax.face.renderer import BOX_CM
@@ -167,8 +168,25 @@ class Decoder(nn.Module):
 
 
 def _named(maps: Tensor) -> Maps:
-    """Each map (B, 1, Y, X)."""
-    return Maps(*maps.split(1, 1))
+    """Each map (B, 1, Y, X), or (1, Y, X) where ``maps`` has no batch axis."""
+    return Maps(*maps.split(1, -3))
+
+
+def irises(image: Tensor, maps: Maps) -> Tensor:
+    """1 if irises are seen in a portrait (3, Y, X), 0 if its open eyes are blank."""
+    luma = image.new_tensor(our_irises._LUMA)[:, None, None]
+    light = 0.5 * ((image * luma).sum(0, keepdim=True) + 1.0)
+    inside = (maps.iris > 0.5).float()
+    white = maps.eyeball * (maps.iris < 0.1)
+
+    def mean(where: Tensor) -> Tensor:
+        return (light * where).sum() / where.sum().clamp(min=1e-6)
+
+    contrast = 1.0 - mean(inside) / mean(white).clamp(min=1e-2)
+    low, high = our_irises.CONTRAST
+    seen = ((contrast - low) / (high - low)).clamp(0.0, 1.0)
+    fewest = our_irises.FEWEST_PX * (image.shape[-1] / 256) ** 2
+    return torch.where(torch.minimum(inside.sum(), white.sum()) < fewest, 1.0, seen)
 
 
 def blend_prior(maps: Tensor) -> Tensor:
@@ -207,6 +225,7 @@ class Appearance(NamedTuple):
     geometry: raster.SourceGeometry
     volume: Tensor  # (1, C, Z, Y, X) canonical, after G_3D
     z_id: Tensor  # (1, code)
+    irises: Tensor  # () 0 if the portrait's open eyes are blank, else 1
 
 
 class LiteFace(nn.Module):
@@ -270,7 +289,10 @@ class LiteFace(nn.Module):
         pose = absolute_pose(motion[None], placement[None])
         opening = to_front(geometry.opening[None])
         volume, z_id = self.encode_nets(image, opening, pose)
-        return Appearance(channels_last(layers), geometry, volume, z_id)
+        own = raster.drive_geometry(head, geometry, pose, size=self.cfg.size)
+        return Appearance(
+            channels_last(layers), geometry, volume, z_id, irises(image[0], _named(own.maps[0]))
+        )
 
     def warp(self, head: HeadTensors, appearance: Appearance, pose: Pose):
         """Warped layers (B, 6, Y, X), maps, contour weight and lashes, no net at all."""
@@ -294,6 +316,8 @@ class LiteFace(nn.Module):
         cell = m * self.cfg.volume[1] // n
         image, _ = self.decode(inner(warped), inner(maps), volume, z_id, pose, cell)
         moved = warped[:, :3]
+        blank = (1.0 - appearance.irises) * inner(_named(maps).eyeball)
+        image = image + blank * (inner(moved) - image)
         if m:
             edge = 1.0 - grid_of(n - 2 * m, n - 2 * m, device=moved.device).abs().amax(-1)
             ramp = (edge * (n - 2 * m) / 2 / 10.0).clamp(0.0, 1.0)

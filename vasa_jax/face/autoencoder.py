@@ -25,6 +25,7 @@ from vasa_jax.face.geometry import (
     place_source,
 )
 from vasa_jax.face.head import Head, Pose
+from vasa_jax.face.irises import irises
 from vasa_jax.face.renderer import (
     Decoder,
     VolumeNet,
@@ -59,6 +60,7 @@ class Appearance(NamedTuple):
     geometry: SourceGeometry
     volume: Array  # (Z, Y, X, C) canonical, after G_3D
     z_id: Array  # (code,)
+    irises: Array  # () 0 if the portrait's open eyes are blank, else 1
 
 
 class _Nets(nn.Module):
@@ -149,7 +151,10 @@ class FaceAutoencoder:
             {"params": params}, image_YXC[None], geometry.opening[None], pose, method="encode"
         )
         volume, z_id = encoded
-        return Appearance(layers, geometry, volume[0], z_id[0])
+        own = drive_geometry(
+            head, geometry, heads.absolute_pose(motion, placement), size=self.cfg.size
+        )
+        return Appearance(layers, geometry, volume[0], z_id[0], irises(image_YXC, own.maps))
 
     def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
         """Everything that is computed once per portrait."""
@@ -190,13 +195,16 @@ class FaceAutoencoder:
             {"params": params}, warped[inner], jax.tree.map(lambda m: m[inner], maps), volume, z_id,
             pose, (cell, cell), method="decode",
         )  # fmt: skip
+        # The nets have only seen eyes with irises: of blank ones they would make some.
+        moved = warped[..., :3]
+        blank = (1.0 - appearance.irises) * maps.eyeball[inner][..., None]
+        image = out["image"] + blank * (moved[inner] - out["image"])
         if m == 0:
-            return lashes.draw(soften(out["image"], contour), line)
+            return lashes.draw(soften(image, contour), line)
         # Only flow happens near the border of the crop; a short ramp hides where the net begins.
         edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
         ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
-        moved = warped[..., :3]
-        center = moved[inner] + ramp * (out["image"] - moved[inner])
+        center = moved[inner] + ramp * (image - moved[inner])
         whole = soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
         return lashes.draw(whole, line)
 
