@@ -45,4 +45,13 @@ PY
   --speech vasa_jax/assets/example/speech.flac --most 1 --json $here/controls.json \
   --sheets out/controls
 .venv/bin/vasa-jax generate vasa_jax/assets/example/portrait.png \
-  vasa_jax/assets/example/speech.flac -o out/example.mp4 --sheet $here/example.png
+  vasa_jax/assets/example/speech.flac -o out/example.mp4 --sheet out/controls/example.png
+.venv/bin/python - out/controls $here <<'PY'
+import sys
+from pathlib import Path
+
+from vasa_jax.io.image import read_image, write_image
+
+for name in ("gaze", "distance", "emotion", "blink", "example"):
+    write_image(Path(sys.argv[2], f"{name}.jpg"), read_image(Path(sys.argv[1], f"{name}.png")))
+PY
