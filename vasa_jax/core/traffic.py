@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 
 from vasa_jax.core.operations import inner_jaxprs, products_per_result
 
@@ -59,10 +60,12 @@ class _Value:
 
 def count_by_hand(function: Callable[..., Any], *arguments: Any) -> Count:
     """Operations and bytes of one call; arguments may be ``ShapeDtypeStruct``s."""
-    closed = jax.make_jaxpr(function)(*arguments)
+    traced = jax.make_jaxpr(function)(*arguments).jaxpr
+    # What nobody asks for is not computed.
+    jaxpr, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars), instantiate=True)
     count = Count()
-    given = [_Value(_bytes(v)) for v in closed.jaxpr.invars]
-    for value in _walk(closed.jaxpr, given, 1, count):
+    given = [_Value(_bytes(v)) for v in jaxpr.invars]
+    for value in _walk(jaxpr, given, 1, count):
         _store(value, 1, count)
     return count
 
