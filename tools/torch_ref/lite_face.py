@@ -174,7 +174,7 @@ def _named(maps: Tensor) -> Maps:
 
 def irises(image: Tensor, maps: Maps) -> Tensor:
     """1 if irises are seen in a portrait (3, Y, X), 0 if its open eyes are blank."""
-    luma = image.new_tensor(our_irises._LUMA)[:, None, None]
+    luma = image.new_tensor(our_irises.LUMA)[:, None, None]
     light = 0.5 * ((image * luma).sum(0, keepdim=True) + 1.0)
     inside = (maps.iris > 0.5).float()
     white = maps.eyeball * (maps.iris < 0.1)

@@ -8,11 +8,11 @@ from vasa_jax.core.types import Array
 from vasa_jax.face.geometry import Maps
 
 # How much darker an iris is than the white around it, of the latter: where eyes begin to count as
-# painted and where they surely are. Photographs and paintings have 0.16 and more, blank eyes less
-# than nothing: their middle stands out into the light.
+# painted and where they surely are. In photographs and paintings they are far darker; the middle of
+# a blank eye is rather lighter, since it stands out into the light.
 CONTRAST = (0.02, 0.10)
 FEWEST_PX = 12  # of 256 x 256, of iris and of white; of eyes that show less nothing is known
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 
 def irises(image_YXC: Array, maps: Maps) -> Array:
@@ -20,7 +20,7 @@ def irises(image_YXC: Array, maps: Maps) -> Array:
 
     ``maps`` are those of its own pose. Shut eyes count as eyes with irises.
     """
-    light = 0.5 * (image_YXC @ jnp.array(_LUMA) + 1.0)
+    light = 0.5 * (image_YXC @ jnp.array(LUMA) + 1.0)
     inside = (maps.iris > 0.5).astype(jnp.float32)
     white = maps.eyeball * (maps.iris < 0.1)
     contrast = 1.0 - _mean(light, inside) / jnp.maximum(_mean(light, white), 1e-2)
