@@ -192,8 +192,7 @@ def irises(image: Tensor, maps: Maps) -> Tensor:
 def blend_prior(maps: Tensor) -> Tensor:
     """Logits (B, 3, Y, X) before any learning."""
     m = _named(maps)
-    hidden = m.cover * (1 - m.visible)
-    painted = 4.0 * torch.maximum(m.mouth_interior, 0.4 * hidden) - 2.0
+    painted = 4.0 * torch.maximum(m.mouth_interior, 0.4 * m.hidden) - 2.0
     stretched = ((m.stretch - 0.5) / 0.7).clamp(0.0, 1.0) * m.skin
     return torch.cat([torch.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], 1)
 

@@ -127,6 +127,11 @@ class Maps(NamedTuple):
     stretch: Array  # log2 of area per area of the portrait, -3..3
     skin: Array  # of face or scalp, also where an opening covers it in the portrait
 
+    @property
+    def hidden(self) -> Array:
+        """1 where the head is seen and the portrait does not show that part of it."""
+        return self.cover * (1 - self.visible)
+
 
 NUM_MAPS = len(Maps._fields)
 

@@ -118,8 +118,7 @@ def blend_prior(maps: Maps) -> jax.Array:
     Skin that is stretched over what was an opening (a closing lid) takes the skin layer; mouth
     interior and surfaces the portrait does not show have to be painted.
     """
-    hidden = maps.cover * (1 - maps.visible)
-    painted = 4.0 * jnp.maximum(maps.mouth_interior, 0.4 * hidden) - 2.0
+    painted = 4.0 * jnp.maximum(maps.mouth_interior, 0.4 * maps.hidden) - 2.0
     stretched = jnp.clip((maps.stretch - 0.5) / 0.7, 0.0, 1.0) * maps.skin
     return jnp.stack([jnp.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], -1)
 

@@ -114,12 +114,11 @@ def stage_one_batch(
 def pixel_weight(cfg: FaceLossConfig, maps: Maps) -> jax.Array:
     """Weights (B, Y, X, 1), larger on mouth, eyes and what the portrait does not show."""
     spread = jax.vmap(lambda m: raster.dilate(m, 4))
-    hidden = maps.cover * (1 - maps.visible)
     weight = (
         1.0
         + cfg.mouth * spread(maps.mouth_interior)
         + cfg.eyes * spread(maps.eyeball)
-        + cfg.hidden * hidden
+        + cfg.hidden * maps.hidden
         + 1.0 * maps.face
     )
     return weight[..., None]
@@ -193,7 +192,7 @@ class FaceTask:
         weight = pixel_weight(c, maps)
         terms = {"l1": weighted_l1(image, target, weight).mean()}
         # What is painted must be right by itself where it will be needed.
-        mouth = maps.mouth_interior + maps.cover * (1 - maps.visible)
+        mouth = maps.mouth_interior + maps.hidden
         painted = jnp.abs(out["painted"] - target) * mouth[..., None]
         terms["painted"] = painted.mean() * 3.0
         total = c.l1 * (terms["l1"] + terms["painted"])
