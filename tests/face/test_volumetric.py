@@ -26,7 +26,7 @@ from vasa_jax.face.rigid import (
 )
 from vasa_jax.face.volume_decoder import from_canonical, to_canonical
 from vasa_jax.face.volumetric import VolumetricAutoencoder, VolumetricConfig
-from vasa_jax.nn.warp import volume_grid
+from vasa_jax.nn.warp import centres
 
 pytestmark = pytest.mark.usefixtures("broadcasting")  # of the head's geometry
 
@@ -69,6 +69,10 @@ def test_the_aligned_face_is_centred_upright_and_magnified():
     np.testing.assert_allclose(points[4, 4], want[0], atol=1e-6)
     np.testing.assert_allclose(points[4, 8], want[0] + (want[1] - want[0]) * edge / 0.5, atol=1e-5)
     np.testing.assert_allclose(points[8, 4], want[0] + (want[2] - want[0]) * edge / 0.5, atol=1e-5)
+
+
+def volume_grid(*shape):
+    return jnp.stack(jnp.broadcast_arrays(*centres(*shape)), -1)
 
 
 def linear(points):

@@ -54,6 +54,13 @@ def test_a_function_of_what_lies_in_memory_has_its_values_and_derivatives():
         np.testing.assert_allclose(got[rows], expected[rows], rtol=1e-6)
 
 
+def test_numbers_of_two_bytes_lie_in_memory_too():
+    x = jnp.arange(6, dtype=jnp.bfloat16)
+    got = jax.jit(lambda x: from_memory(jnp.sin, x))(x)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, jnp.sin(x))
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA:CPU does")
 def test_what_comes_out_of_memory_is_not_computed_for_every_reader():
     def f(x, index, keep):

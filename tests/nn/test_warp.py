@@ -7,7 +7,14 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from vasa_jax.nn import warp
-from vasa_jax.nn.warp import image_grid, sample_image, sample_volumes, volume_grid
+from vasa_jax.nn.warp import (
+    centres,
+    image_grid,
+    sample_image,
+    sample_twice,
+    sample_volumes,
+    shifted,
+)
 
 
 def cells(points, sizes):
@@ -33,9 +40,10 @@ def test_volume_samples_equal_scipy(channels):
     for b, c in np.ndindex(3, channels):
         z, y, x = cells([points[b, :, 2], points[b, :, 1], points[b, :, 0]], (4, 6, 5))
         expected[b, :, c] = map_coordinates(volumes[b, ..., c], [z, y, x], order=1)
-    np.testing.assert_allclose(sample_volumes(jnp.asarray(volumes), points), expected, atol=2e-6)
+    planes = np.moveaxis(points, -1, 0)
+    np.testing.assert_allclose(sample_volumes(jnp.asarray(volumes), *planes), expected, atol=2e-6)
     # Weights and sums are float32 also for a volume in bfloat16.
-    narrow = sample_volumes(jnp.asarray(volumes, jnp.bfloat16), points)
+    narrow = sample_volumes(jnp.asarray(volumes, jnp.bfloat16), *planes)
     assert narrow.dtype == jnp.bfloat16
     np.testing.assert_allclose(narrow.astype(jnp.float32), expected, atol=2e-2)
 
@@ -44,9 +52,9 @@ def test_volume_samples_equal_scipy(channels):
 def test_gradients_of_volume_samples_equal_those_of_the_plain_loop(channels):
     rng = np.random.default_rng(5)
     volumes = jnp.asarray(rng.normal(size=(2, 3, 4, 5, channels)), jnp.float32)
-    points = jnp.asarray(rng.uniform(-1.3, 1.3, size=(2, 2, 3, 4, 3)), jnp.float32)
+    points = jnp.asarray(rng.uniform(-1.3, 1.3, size=(3, 2, 2, 3, 4)), jnp.float32)
     (ours, pull), (plain, pull_plain) = (
-        jax.vjp(f, volumes, points) for f in (sample_volumes, jax.vmap(warp._sample_fused))
+        jax.vjp(f, volumes, *points) for f in (sample_volumes, jax.vmap(warp._sample_fused))
     )
     np.testing.assert_allclose(ours, plain, atol=2e-6)
     given = jnp.asarray(rng.normal(size=ours.shape), jnp.float32)
@@ -61,7 +69,8 @@ def test_gradients_of_volume_samples_equal_pytorch(channels):
     volumes = rng.normal(size=(2, 3, 4, 5, channels)).astype(np.float32)
     points = rng.uniform(-1.3, 1.3, size=(2, 2, 3, 4, 3)).astype(np.float32)
     given = rng.normal(size=(*points.shape[:-1], channels)).astype(np.float32)
-    got, pull = jax.vjp(sample_volumes, jnp.asarray(volumes), jnp.asarray(points))
+    at = lambda v, p: sample_volumes(v, *jnp.moveaxis(p, -1, 0))  # noqa: E731
+    got, pull = jax.vjp(at, jnp.asarray(volumes), jnp.asarray(points))
     theirs = [torch.from_numpy(a).requires_grad_() for a in (volumes, points)]
     expected = torch.nn.functional.grid_sample(
         theirs[0].permute(0, 4, 1, 2, 3), theirs[1], padding_mode="border", align_corners=False
@@ -77,5 +86,30 @@ def test_sampling_at_its_own_grid_returns_the_array():
     image = rng.normal(size=(8, 6, 2)).astype(np.float32)
     volume = rng.normal(size=(4, 8, 6, 2)).astype(np.float32)
     np.testing.assert_allclose(sample_image(image, image_grid(8, 6)), image, atol=1e-5)
-    again = sample_volumes(volume[None], volume_grid(4, 8, 6)[None])
+    again = sample_volumes(volume[None], *shifted(jnp.zeros((1, 4, 8, 6, 3))))
     np.testing.assert_allclose(again[0], volume, atol=1e-5)
+
+
+def test_centres_are_those_of_an_open_grid_x_first():
+    x, y, z = centres(2, 4, 5)
+    assert (x.shape, y.shape, z.shape) == ((1, 1, 5), (1, 4, 1), (2, 1, 1))
+    np.testing.assert_allclose(x.ravel(), [-0.8, -0.4, 0.0, 0.4, 0.8], atol=1e-6)
+    np.testing.assert_allclose(y.ravel(), [-0.75, -0.25, 0.25, 0.75])
+    np.testing.assert_allclose(z.ravel(), [-0.5, 0.5])
+
+
+def test_sampling_twice_is_two_samplings_also_for_its_gradients():
+    rng = np.random.default_rng(6)
+    volume = jnp.asarray(rng.normal(size=(2, 3, 4, 5, 4)), jnp.float32)
+    first, second = jnp.asarray(rng.uniform(-1.1, 1.1, (2, 3, 2, 3, 4, 5)), jnp.float32)
+
+    def apart(volume, first, second):
+        return sample_volumes(sample_volumes(volume, *first), *second)
+
+    (ours, pull), (plain, pull_plain) = (
+        jax.vjp(f, volume, first, second)
+        for f in (lambda v, a, b: sample_twice(v, tuple(a), tuple(b)), apart)
+    )
+    np.testing.assert_allclose(ours, plain, atol=1e-6)
+    for got, expected in zip(pull(ours), pull_plain(ours), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)

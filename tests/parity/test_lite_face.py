@@ -65,11 +65,13 @@ def test_sampling_forms_agree_with_ours() -> None:
     rng = np.random.default_rng(0)
     volume = rng.normal(size=(2, 4, 5, 6, 3)).astype(np.float32)
     points = rng.uniform(-1.3, 1.3, (2, 3, 4, 5, 3)).astype(np.float32)
-    expected = sample_volumes(volume, points)
+    expected = sample_volumes(volume, *np.moveaxis(points, -1, 0))
     image, at = volume[:, 0], points[:, 0, ..., :2]
     flat = np.stack([sample_image(v, p) for v, p in zip(image, at, strict=True)])
     for form in ("grid", "gather"):
         made = sampling.sample(front(volume), torch.from_numpy(points), form)
+        np.testing.assert_allclose(back(made), expected, atol=2e-6)
+        made = sampling.sample(front(volume), torch.from_numpy(points).unbind(-1), form)
         np.testing.assert_allclose(back(made), expected, atol=2e-6)
         made = sampling.sample(front(image), torch.from_numpy(at), form)
         np.testing.assert_allclose(back(made), flat, atol=2e-6)

@@ -28,7 +28,7 @@ from tools.torch_ref.layers import (
     to_front,
     upsample_nearest,
 )
-from tools.torch_ref.sampling import Form, grid_of, sample
+from tools.torch_ref.sampling import Form, Points, centres, grid_of, sample
 from vasa_jax.face import head as our_head
 from vasa_jax.face import irises as our_irises
 from vasa_jax.face.autoencoder import FaceConfig
@@ -197,24 +197,26 @@ def blend_prior(maps: Tensor) -> Tensor:
     return torch.cat([torch.full_like(painted, 2.0), 6.0 * stretched - 2.0, painted], 1)
 
 
-def _flip(device: torch.device) -> Tensor:
-    one = torch.ones((), device=device)
-    return torch.stack([one, -one, one])
+def _of_volumes(pose: Pose) -> tuple[Tensor, Tensor]:
+    """Rotation (B, 3, 3, 1, 1, 1) and placement (B, 3, 1, 1, 1)."""
+    return pose.rotation[..., None, None, None], pose.placement[..., None, None, None]
 
 
-def to_view(points: Tensor, pose: Pose) -> Tensor:
-    """Canonical points (N, 3) in B views: (B, N, 3)."""
-    v = (points * _flip(points.device) * BOX_CM) @ pose.rotation.mT
-    cx, cy, s = (n[:, None] for n in pose.placement.unbind(1))
-    return torch.stack([cx + s * v[..., 0], cy - s * v[..., 1], v[..., 2] / BOX_CM], -1)
+def to_view(points: Points, pose: Pose) -> Points:
+    """Canonical points x, y and z in B views, each (B, Z, Y, X)."""
+    (x, y, z), (r, placement) = points, _of_volumes(pose)
+    cx, cy, s = placement.unbind(1)
+    right, up, near = (r[:, k, 0] * x - r[:, k, 1] * y + r[:, k, 2] * z for k in range(3))
+    return cx + s * BOX_CM * right, cy - s * BOX_CM * up, near
 
 
-def from_view(points: Tensor, pose: Pose) -> Tensor:
+def from_view(points: Points, pose: Pose) -> Points:
     """Inverse of ``to_view``."""
-    cx, cy, s = (n[:, None] for n in pose.placement.unbind(1))
-    x, y, z = points.unbind(-1)
-    v = torch.stack([(x - cx) / s, -(y - cy) / s, (z * BOX_CM).expand(len(cx), -1)], -1)
-    return (v @ pose.rotation) / BOX_CM * _flip(points.device)
+    (x, y, z), (r, placement) = points, _of_volumes(pose)
+    cx, cy, s = placement.unbind(1)
+    right, up = (x - cx) / (s * BOX_CM), (cy - y) / (s * BOX_CM)
+    x, y, z = (r[:, 0, k] * right + r[:, 1, k] * up + r[:, 2, k] * z for k in range(3))
+    return x, -y, z
 
 
 class Appearance(NamedTuple):
@@ -249,10 +251,9 @@ class LiteFace(nn.Module):
     def resample(self, volume: Tensor, pose: Pose, offset: Tensor, inwards: bool) -> Tensor:
         """Rigid then non-rigid sampling inwards (to canonical), the reverse outwards."""
         with torch.autocast(volume.device.type, enabled=False):
-            grid = grid_of(*volume.shape[2:], device=volume.device)
-            free = grid + offset
-            rigid = (to_view if inwards else from_view)(grid.reshape(-1, 3), pose)
-            rigid = rigid.reshape(free.shape)
+            at = centres(*volume.shape[2:], device=volume.device)
+            free = tuple(a + moved for a, moved in zip(at, offset.unbind(-1), strict=True))
+            rigid = (to_view if inwards else from_view)(at, pose)
             for points in (rigid, free) if inwards else (free, rigid):
                 volume = sample(volume, points, self.form)
             return volume

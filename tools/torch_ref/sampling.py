@@ -14,12 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Form = Literal["grid", "gather"]
+Points = tuple[Tensor, ...]  # x, y (and z), each of the same shape or one that broadcasts
+
+
+def centres(*shape: int, device: str | torch.device = "cpu") -> Points:
+    """Cell centres in [-1, 1] along each axis, x first; each has the whole's rank."""
+    axes = [(torch.arange(n, device=device) + 0.5) * (2.0 / n) - 1.0 for n in shape]
+    dims = range(len(shape))
+    wide = [a.reshape([len(a) if i == k else 1 for k in dims]) for i, a in enumerate(axes)]
+    return tuple(wide[::-1])
 
 
 def grid_of(*shape: int, device: str | torch.device = "cpu") -> Tensor:
     """Cell centres in [-1, 1], (*shape, dims), last axis (x, y) or (x, y, z)."""
-    axes = [(torch.arange(n, device=device) + 0.5) * (2.0 / n) - 1.0 for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1)
+    return torch.stack(torch.broadcast_tensors(*centres(*shape, device=device)), -1)
 
 
 def _cell(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,12 +37,12 @@ def _cell(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     return i, (i + 1).clamp(max=size - 1), p - low
 
 
-def _gather(x: Tensor, points: Tensor) -> Tensor:
-    """(B, C, *spatial) at points (B, *out, dims) -> (B, C, *out), by indices."""
+def _gather(x: Tensor, points: Points) -> Tensor:
+    """(B, C, *spatial) at points, each (B, *out) -> (B, C, *out), by indices."""
     spatial = x.shape[2:]
-    cells = [_cell(points[..., -1 - i], n) for i, n in enumerate(spatial)]
+    cells = [_cell(plane, n) for plane, n in zip(points[::-1], spatial, strict=True)]
     rows = x.movedim(1, -1)  # channels last: a corner is one piece of memory
-    batch = torch.arange(len(x), device=x.device).reshape(-1, *(1,) * (points.ndim - 2))
+    batch = torch.arange(len(x), device=x.device).reshape(-1, *(1,) * (points[0].ndim - 1))
     out: Tensor | None = None
     for corner in range(2 ** len(spatial)):
         index, weight = [], None
@@ -50,14 +58,16 @@ def _gather(x: Tensor, points: Tensor) -> Tensor:
     return out.to(x.dtype).movedim(-1, 1)
 
 
-def sample(x: Tensor, points: Tensor, form: Form = "grid") -> Tensor:
+def sample(x: Tensor, points: Tensor | Points, form: Form = "grid") -> Tensor:
     """Linear samples of (B, C, *spatial) at points (B, *out, dims) in [-1, 1] -> (B, C, *out).
 
-    The order of coordinates is (x, y) and (x, y, z). Grids stay float32 whatever ``x`` is.
+    The order of coordinates is (x, y) and (x, y, z); a tuple has an array (B, *out) for each. Grids
+    stay float32 whatever ``x`` is.
     """
     if form == "gather":
-        return _gather(x, points)
+        return _gather(x, points if isinstance(points, tuple) else points.unbind(-1))
+    at = torch.stack(points, -1) if isinstance(points, tuple) else points
     sampled = F.grid_sample(
-        x.to(points.dtype), points, mode="bilinear", padding_mode="border", align_corners=False
+        x.to(at.dtype), at, mode="bilinear", padding_mode="border", align_corners=False
     )
     return sampled.to(x.dtype)

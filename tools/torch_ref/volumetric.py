@@ -19,7 +19,7 @@ from tools.torch_ref.layers import (
     to_front,
     upsample_nearest,
 )
-from tools.torch_ref.sampling import Form, grid_of, sample
+from tools.torch_ref.sampling import Form, Points, centres, sample
 from vasa_jax.core.types import HEAD_WIDTH_CM
 from vasa_jax.face.head import PIVOT_CM
 from vasa_jax.face.rigid import BOX_CM, POSE_DIM, REFERENCE_SCALE
@@ -336,11 +336,11 @@ def canonical_from_view(pose_B7: Tensor) -> Tensor:
     return torch.cat([back / zoom[:, :, None], moved[:, :, None]], 2)
 
 
-def rigid_grid(matrix_B34: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Where each cell of a volume looks: (B, Z, Y, X, 3)."""
-    grid = grid_of(*shape, device=matrix_B34.device).reshape(-1, 3)
-    points = grid @ matrix_B34[:, :, :3].mT + matrix_B34[:, None, :, 3]
-    return points.reshape(len(matrix_B34), *shape, 3)
+def rigid_grid(matrix_B34: Tensor, shape: tuple[int, ...]) -> Points:
+    """Where each cell of a volume looks: x, y and z, each (B, Z, Y, X)."""
+    x, y, z = centres(*shape, device=matrix_B34.device)
+    m = matrix_B34[..., None, None, None]
+    return tuple(m[:, k, 0] * x + m[:, k, 1] * y + m[:, k, 2] * z + m[:, k, 3] for k in range(3))
 
 
 class VolumetricAppearance(NamedTuple):
@@ -367,7 +367,8 @@ class VolumetricFace(nn.Module):
             shape = volume.shape[2:]
             matrix = (view_from_canonical if inwards else canonical_from_view)(pose_B7)
             rigid = rigid_grid(matrix, shape)
-            free = grid_of(*shape, device=volume.device) + offset
+            at = centres(*shape, device=volume.device)
+            free = tuple(a + moved for a, moved in zip(at, offset.unbind(-1), strict=True))
             for points in (rigid, free) if inwards else (free, rigid):
                 volume = sample(volume, points, self.form)
             return volume

@@ -19,7 +19,7 @@ from vasa_jax.face.lashes import lash_line
 from vasa_jax.face.raster import dilate, rasterise
 from vasa_jax.nn.fill import COARSE, cells, hole_of, push_pull, spread
 from vasa_jax.nn.stored import from_memory
-from vasa_jax.nn.warp import image_grid
+from vasa_jax.nn.warp import centres, image_grid
 
 IRIS_RAD = 0.44
 # log2 of how much a patch is stretched, where the portrait begins to be no longer trusted and where
@@ -197,12 +197,6 @@ def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int)
     return DriverGeometry(flow, maps, known, lashes * maps.cover)
 
 
-def _axes(size: int) -> tuple[Array, Array]:
-    """Centres of pixels in [-1, 1]: x (1, size) and y (size, 1)."""
-    at = (jnp.arange(size, dtype=jnp.float32) + 0.5) * (2.0 / size) - 1.0
-    return at[None], at[:, None]
-
-
 def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
     """What the seen triangle says at each pixel, each (Y, X).
 
@@ -210,7 +204,7 @@ def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
     time from a column that stays in the cache, not a row at a time: what reads them is then one
     loop over neighbours.
     """
-    x, y = _axes(len(triangle_YX))
+    x, y = centres(*triangle_YX.shape)
     triangle = jnp.maximum(triangle_YX, 0)
     column = [
         table_KF[k].at[triangle].get(mode="promise_in_bounds", wrap_negative_indices=False)
@@ -297,7 +291,8 @@ def contour(flow: Flow) -> Array:
     not show two surfaces (or one at a grazing angle).
     """
     size = len(flow[0])
-    shift_x, shift_y = ((f - at) * (size * 0.5) for f, at in zip(flow, _axes(size), strict=True))
+    at = centres(size, size)
+    shift_x, shift_y = ((f - a) * (size * 0.5) for f, a in zip(flow, at, strict=True))
     low, high = CONTOUR_PX
 
     def weight(jump_x: Array, jump_y: Array) -> Array:
@@ -333,13 +328,13 @@ def _smooth(t: Array) -> Array:
 
 def _border(size: int, width: float) -> Array:
     """Weight (Y, X) that rises from 0 at the border of the crop to 1 inside."""
-    x, y = _axes(size)
+    x, y = centres(size, size)
     return _smooth((1.0 - jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.02) / width)
 
 
 def _fade(flow: Flow) -> Flow:
     """The mesh ends at the neck inside the picture: its flow without any motion at the border."""
-    (flow_x, flow_y), (x, y) = flow, _axes(len(flow[0]))
+    (flow_x, flow_y), (x, y) = flow, centres(*flow[0].shape)
     border = _border(len(flow_x), 0.10)
     return x + border * (flow_x - x), y + border * (flow_y - y)
 
@@ -350,7 +345,7 @@ def _background(skull_32: Array, pose: Pose, size: int) -> Flow:
     The skull's weight falls from 1 on the head (hair included) to 0 before the border of the crop,
     and down the neck.
     """
-    grid_x, grid_y = _axes(size)
+    grid_x, grid_y = centres(size, size)
     right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
     qx = (grid_x - pose.placement[0]) / pose.placement[2]
     qy = (pose.placement[1] - grid_y) / pose.placement[2]

@@ -18,8 +18,7 @@ from vasa_jax.nn.conv import Conv, Conv3D, ResBlock
 from vasa_jax.nn.fill import COARSE, cells, spread
 from vasa_jax.nn.norm import AdaptiveGroupNorm, GroupNorm
 from vasa_jax.nn.resample import binomial, depth_to_space, space_to_depth, upsample_nearest
-from vasa_jax.nn.stored import stored
-from vasa_jax.nn.warp import sample_volumes, volume_grid
+from vasa_jax.nn.warp import Points, centres, sample_twice, shifted
 
 BOX_CM = 1.15 * HEAD_WIDTH_CM  # half side of the canonical cube around the head's origin
 
@@ -65,45 +64,33 @@ class VolumeNet(nn.Module):
         return v_BZYXC
 
 
-def to_view(points_N3: jax.Array, pose: Pose) -> jax.Array:
+def to_view(points: Points, pose: Pose) -> Points:
     """Canonical points [-1, 1]^3 -> view space: x, y of the crop, z as depth / BOX_CM."""
-    v = (points_N3 * jnp.array([1.0, -1.0, 1.0]) * BOX_CM) @ pose.rotation.T
-    s = pose.placement[2]
-    return jnp.stack(
-        [
-            pose.placement[0] + s * v[..., 0], pose.placement[1] - s * v[..., 1],
-            v[..., 2] / BOX_CM,
-        ],
-        -1,
-    )  # fmt: skip
+    (x, y, z), (cx, cy, s), r = points, pose.placement, pose.rotation
+    right, up, near = (r[k, 0] * x - r[k, 1] * y + r[k, 2] * z for k in range(3))
+    return cx + s * BOX_CM * right, cy - s * BOX_CM * up, near
 
 
-def from_view(points_N3: jax.Array, pose: Pose) -> jax.Array:
+def from_view(points: Points, pose: Pose) -> Points:
     """Inverse of ``to_view``."""
-    s = pose.placement[2]
-    v = jnp.stack(
-        [
-            (points_N3[..., 0] - pose.placement[0]) / s,
-            -(points_N3[..., 1] - pose.placement[1]) / s,
-            points_N3[..., 2] * BOX_CM,
-        ],
-        -1,
-    )
-    return (v @ pose.rotation) / BOX_CM * jnp.array([1.0, -1.0, 1.0])
+    (x, y, z), (cx, cy, s), r = points, pose.placement, pose.rotation
+    right, up = (x - cx) / (s * BOX_CM), (cy - y) / (s * BOX_CM)
+    x, y, z = (r[0, k] * right + r[1, k] * up + r[2, k] * z for k in range(3))
+    return x, -y, z
 
 
 def to_canonical(posed_BZYXC: jax.Array, pose: Pose, offset_BZYX3: jax.Array) -> jax.Array:
     """Rigid, then non-rigid sampling of posed volumes into canonical space."""
-    grid = volume_grid(*posed_BZYXC.shape[1:4])
-    rigid = stored(sample_volumes(posed_BZYXC, jax.vmap(to_view, (None, 0))(grid, pose)))
-    return sample_volumes(rigid, grid + offset_BZYX3)
+    cells = centres(*posed_BZYXC.shape[1:4])
+    rigid = jax.vmap(lambda p: to_view(cells, p))(pose)
+    return sample_twice(posed_BZYXC, rigid, shifted(offset_BZYX3))
 
 
 def from_canonical(volume_BZYXC: jax.Array, pose: Pose, offset_BZYX3: jax.Array) -> jax.Array:
     """Non-rigid, then rigid sampling of canonical volumes into each driver's view."""
-    grid = volume_grid(*volume_BZYXC.shape[1:4])
-    moved = stored(sample_volumes(volume_BZYXC, grid + offset_BZYX3))
-    return sample_volumes(moved, jax.vmap(from_view, (None, 0))(grid, pose))
+    cells = centres(*volume_BZYXC.shape[1:4])
+    rigid = jax.vmap(lambda p: from_view(cells, p))(pose)
+    return sample_twice(volume_BZYXC, shifted(offset_BZYX3), rigid)
 
 
 def flatten_depth(volume_BZYXC: jax.Array) -> jax.Array:

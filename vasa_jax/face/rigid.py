@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from vasa_jax.core.types import HEAD_WIDTH_CM
 from vasa_jax.face.head import PIVOT_CM, move_placement, rotation
-from vasa_jax.nn.warp import volume_grid
+from vasa_jax.nn.warp import Points, centres, image_grid
 
 POSE_DIM = 7
 REFERENCE_SCALE = 1 / 14.0  # crop units per cm: a head as large as in a usual crop
@@ -78,10 +78,11 @@ def move(matrix_34: jax.Array, points_N3: jax.Array) -> jax.Array:
     return points_N3 @ matrix_34[:, :3].T + shift
 
 
-def rigid_grid(matrix_B34: jax.Array, shape_ZYX: tuple[int, int, int]) -> jax.Array:
-    """Where each cell of a volume looks: (B, Z, Y, X, 3), float32."""
-    grid = volume_grid(*shape_ZYX)
-    return jax.vmap(lambda m: move(m, grid))(matrix_B34)
+def rigid_grid(matrix_B34: jax.Array, shape_ZYX: tuple[int, ...]) -> Points:
+    """Where each cell of a volume looks: x, y and z, each (B, Z, Y, X), float32."""
+    x, y, z = (a[None] for a in centres(*shape_ZYX))
+    m = matrix_B34[..., None, None, None]
+    return tuple(m[:, k, 0] * x + m[:, k, 1] * y + m[:, k, 2] * z + m[:, k, 3] for k in range(3))
 
 
 def face_crop_points(pose_7: jax.Array, size: int, *, zoom: float = 2.0) -> jax.Array:
@@ -93,7 +94,7 @@ def face_crop_points(pose_7: jax.Array, size: int, *, zoom: float = 2.0) -> jax.
     center = view_from_canonical(pose_7)[:2, 3]
     span = jnp.exp(pose_7[6]) * (REFERENCE_SCALE * BOX_CM) / zoom
     c, s = jnp.cos(pose_7[2]), jnp.sin(pose_7[2])
-    flat = volume_grid(1, size, size)[0, ..., :2]
+    flat = image_grid(size, size)
     # Positive roll is clockwise as seen; y points down, so the turn has the usual signs.
     turn = jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])])
     return center.reshape(1, 1, 2) + span * (flat @ turn.T)

@@ -19,8 +19,7 @@ from vasa_jax.nn.conv import Conv, Conv3D
 from vasa_jax.nn.norm import GroupNorm
 from vasa_jax.nn.resample import mean_pool, upsample_nearest
 from vasa_jax.nn.residual import GROUPS, NormBlock, Pointwise
-from vasa_jax.nn.stored import stored
-from vasa_jax.nn.warp import sample_volumes, volume_grid
+from vasa_jax.nn.warp import sample_twice, shifted
 
 
 class WarpGenerator(nn.Module):
@@ -56,20 +55,16 @@ def to_canonical(
     posed_BZYXC: jax.Array, view_from_canonical_B34: jax.Array, offset_BZYX3: jax.Array
 ) -> jax.Array:
     """Source to canonical by two samplings, never one of summed grids: rigid, then non-rigid."""
-    _, z, y, x, _ = posed_BZYXC.shape
-    shape = (z, y, x)
-    upright = stored(sample_volumes(posed_BZYXC, rigid_grid(view_from_canonical_B34, shape)))
-    return sample_volumes(upright, volume_grid(*shape)[None] + offset_BZYX3)
+    rigid = rigid_grid(view_from_canonical_B34, posed_BZYXC.shape[1:4])
+    return sample_twice(posed_BZYXC, rigid, shifted(offset_BZYX3))
 
 
 def from_canonical(
     volume_BZYXC: jax.Array, canonical_from_view_B34: jax.Array, offset_BZYX3: jax.Array
 ) -> jax.Array:
     """Canonical to driver, the reverse order: non-rigid, then rigid."""
-    _, z, y, x, _ = volume_BZYXC.shape
-    shape = (z, y, x)
-    moved = stored(sample_volumes(volume_BZYXC, volume_grid(*shape)[None] + offset_BZYX3))
-    return sample_volumes(moved, rigid_grid(canonical_from_view_B34, shape))
+    rigid = rigid_grid(canonical_from_view_B34, volume_BZYXC.shape[1:4])
+    return sample_twice(volume_BZYXC, shifted(offset_BZYX3), rigid)
 
 
 class VolumeUNet(nn.Module):

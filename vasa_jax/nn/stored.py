@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vasa_jax.core.target import backend
 
@@ -52,22 +51,25 @@ def stored_gradient(x: jax.Array) -> jax.Array:
     return _stored_tangent(x) if backend() == "cpu" else x
 
 
-NOWHERE = np.uint32(0xFFA5C3D2)  # a pattern that no arithmetic makes: a NaN with a message
+NOWHERE = 0xFFA5C3D2  # a pattern that no arithmetic makes, nor its upper half: NaNs with a message
 
 
 def from_memory(f: Callable[..., Any], *args: Any) -> Any:
     """``f(*args)`` of arrays or trees of them; on a CPU, what goes in and comes out is stored.
 
     Not under ``vmap`` over the first array: a condition that is mapped stores nothing, though the
-    result stays the same. The first array of ``args`` has four bytes a number and is no constant.
+    result stays the same. The first array of ``args`` has two or four bytes a number and is no
+    constant.
     """
     if backend() != "cpu":
         return f(*jax.lax.optimization_barrier(args))
     first = jax.tree.leaves(args)[0]
     # True, which the compiler cannot know.
-    word = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(first).reshape(-1)[0], jnp.uint32)
+    words = {2: jnp.uint16, 4: jnp.uint32}[first.dtype.itemsize]
+    word = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(first).reshape(-1)[0], words)
+    nowhere = words(NOWHERE >> (32 - 8 * first.dtype.itemsize))
 
     def never(*args: Any) -> Any:
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, *args))
 
-    return jax.lax.cond(word != NOWHERE, f, never, *args)
+    return jax.lax.cond(word != nowhere, f, never, *args)

@@ -2,7 +2,8 @@
 
 Coordinates follow ``align_corners=False`` of the field: [-1, 1] spans the outer edges of the first
 and last cell. Points outside are clamped to the border. Order of coordinates is (x, y) and
-(x, y, z); arrays are channels last.
+(x, y, z); arrays are channels last. Points of volumes are planes, one array per coordinate: XLA:CPU
+takes longer to interleave three numbers than to sample with them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.target import backend
-from vasa_jax.nn.stored import stored
+from vasa_jax.nn.stored import from_memory, stored
+
+Points = tuple[jax.Array, ...]  # x, y (and z), of one shape or of shapes that broadcast
 
 
 def _cell(coordinate: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -54,12 +57,14 @@ def sample_at(image_YXC: jax.Array, x_N: jax.Array, y_N: jax.Array) -> jax.Array
     return top * (1 - fy) + bottom * fy
 
 
-def _sample_fused(volume_ZYXC: jax.Array, points_N3: jax.Array) -> jax.Array:
+def _sample_fused(
+    volume_ZYXC: jax.Array, x_N: jax.Array, y_N: jax.Array, z_N: jax.Array
+) -> jax.Array:
     """Trilinear samples, corner by corner in one loop: nothing but the result is written."""
     z_size, y_size, x_size, channels = volume_ZYXC.shape
-    x0, x1, fx = _cell(points_N3[..., 0], x_size)
-    y0, y1, fy = _cell(points_N3[..., 1], y_size)
-    z0, z1, fz = _cell(points_N3[..., 2], z_size)
+    x0, x1, fx = _cell(x_N, x_size)
+    y0, y1, fy = _cell(y_N, y_size)
+    z0, z1, fz = _cell(z_N, z_size)
     rows = volume_ZYXC.reshape(-1, channels)
     out = None
     for zi, wz in ((z0, 1 - fz), (z1, fz)):
@@ -74,15 +79,17 @@ def _sample_fused(volume_ZYXC: jax.Array, points_N3: jax.Array) -> jax.Array:
     return out.astype(volume_ZYXC.dtype)
 
 
-def _sample_stacked(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
+def _sample_stacked(
+    volume_BZYXC: jax.Array, x_BN: jax.Array, y_BN: jax.Array, z_BN: jax.Array
+) -> jax.Array:
     """The same with eight corners gathered at once and summed by a product.
 
     The lowest corner's row lies in memory; otherwise it would be found anew for each number.
     """
     b, z, y, x, channels = volume_BZYXC.shape
-    x0, _, fx = _cell(points_BN3[..., 0], x)
-    y0, _, fy = _cell(points_BN3[..., 1], y)
-    z0, _, fz = _cell(points_BN3[..., 2], z)
+    x0, _, fx = _cell(x_BN, x)
+    y0, _, fy = _cell(y_BN, y)
+    z0, _, fz = _cell(z_BN, z)
     lowest = ((z0 * y + y0) * x + x0).astype(jnp.float32)  # exact up to 2^24 cells
     width = math.gcd(lowest.size, 64)
     lowest = stored(lowest.reshape(-1, width)).astype(jnp.int32).reshape(b, -1)
@@ -95,47 +102,60 @@ def _sample_stacked(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array
     weights = [wz * wy * wx for wz in (1 - fz, fz) for wy in (1 - fy, fy) for wx in (1 - fx, fx)]
     weight = jnp.stack(weights, -1).reshape(-1, 8)
     out = jnp.einsum("nk,nkc->nc", weight, corners.astype(weight.dtype), precision="highest")
-    return out.reshape(*points_BN3.shape[:-1], channels).astype(volume_BZYXC.dtype)
+    return out.reshape(*x_BN.shape, channels).astype(volume_BZYXC.dtype)
 
 
 @jax.custom_vjp
-def _cpu_sample(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
-    return jax.vmap(_sample_fused)(volume_BZYXC, points_BN3)
+def _cpu_sample(volume_BZYXC: jax.Array, *points_BN: jax.Array) -> jax.Array:
+    return jax.vmap(_sample_fused)(volume_BZYXC, *points_BN)
 
 
-def _cpu_sample_forward(volume_BZYXC: jax.Array, points_BN3: jax.Array):
-    return _cpu_sample(volume_BZYXC, points_BN3), (volume_BZYXC, points_BN3)
+def _cpu_sample_forward(volume_BZYXC: jax.Array, *points_BN: jax.Array):
+    return _cpu_sample(volume_BZYXC, *points_BN), (volume_BZYXC, *points_BN)
 
 
-def _cpu_sample_backward(inputs: tuple[jax.Array, jax.Array], g_BNC: jax.Array):
+def _cpu_sample_backward(inputs: tuple[jax.Array, ...], g_BNC: jax.Array):
     return jax.vjp(_sample_stacked, *inputs)[1](g_BNC)
 
 
 _cpu_sample.defvjp(_cpu_sample_forward, _cpu_sample_backward)
 
 
-def sample_volumes(volume_BZYXC: jax.Array, points_BN3: jax.Array) -> jax.Array:
-    """Trilinear samples of each volume at its own points, in (x, y, z) order.
+def sample_volumes(
+    volume_BZYXC: jax.Array, x_BN: jax.Array, y_BN: jax.Array, z_BN: jax.Array
+) -> jax.Array:
+    """Trilinear samples of each volume at its own points.
 
-    (B, Z, Y, X, C), (B, ..., 3) -> (B, ..., C), in the volume's dtype. On a CPU the gradient is
-    that of eight corners gathered at once: scattered corner by corner it takes longer (measured).
+    (B, Z, Y, X, C), three of (B, ...) -> (B, ..., C), in the volume's dtype. On a CPU the gradient
+    is that of eight corners gathered at once: corner by corner it takes longer (measured).
     """
     on_cpu = backend() == "cpu"
-    return (_cpu_sample if on_cpu else jax.vmap(_sample_fused))(volume_BZYXC, points_BN3)
+    return (_cpu_sample if on_cpu else jax.vmap(_sample_fused))(volume_BZYXC, x_BN, y_BN, z_BN)
+
+
+def sample_twice(volume_BZYXC: jax.Array, first: Points, second: Points) -> jax.Array:
+    """Volumes sampled at the first points, and the result of that at the second."""
+    return from_memory(sample_volumes, sample_volumes(volume_BZYXC, *first), *second)
+
+
+def centres(*shape: int) -> Points:
+    """Cell centres in [-1, 1] along each axis of an image or volume, x first.
+
+    Each has the rank of the whole and one axis that is longer than 1, as ``np.ogrid``'s:
+    (Y, X) -> (1, X) and (Y, 1).
+    """
+    rank = len(shape)
+    axes = [(jnp.arange(n, dtype=jnp.float32) + 0.5) * (2.0 / n) - 1.0 for n in shape]
+    wide = [a.reshape((1,) * i + (-1,) + (1,) * (rank - 1 - i)) for i, a in enumerate(axes)]
+    return tuple(reversed(wide))
 
 
 def image_grid(y_size: int, x_size: int) -> jax.Array:
     """Cell centres of an image in [-1, 1], shape (Y, X, 2), last axis (x, y)."""
-    y = (jnp.arange(y_size, dtype=jnp.float32) + 0.5) * (2.0 / y_size) - 1.0
-    x = (jnp.arange(x_size, dtype=jnp.float32) + 0.5) * (2.0 / x_size) - 1.0
-    yy, xx = jnp.meshgrid(y, x, indexing="ij")
-    return jnp.stack([xx, yy], -1)
+    return jnp.stack(jnp.broadcast_arrays(*centres(y_size, x_size)), -1)
 
 
-def volume_grid(z_size: int, y_size: int, x_size: int) -> jax.Array:
-    """Cell centres of a volume in [-1, 1], shape (Z, Y, X, 3), last axis (x, y, z)."""
-    axes = [
-        (jnp.arange(n, dtype=jnp.float32) + 0.5) * (2.0 / n) - 1.0 for n in (z_size, y_size, x_size)
-    ]
-    zz, yy, xx = jnp.meshgrid(*axes, indexing="ij")
-    return jnp.stack([xx, yy, zz], -1)
+def shifted(offset_BZYX3: jax.Array) -> Points:
+    """Cell centres of volumes, each moved by its offset."""
+    axes = centres(*offset_BZYX3.shape[1:4])
+    return tuple(a[None] + offset_BZYX3[..., k] for k, a in enumerate(axes))
