@@ -25,7 +25,7 @@ def rotary(x_BLHK: jax.Array, position_L: jax.Array, *, max_period: float = 200.
     freq = max_period ** (-np.arange(half, dtype=np.float32) / half)
     angle_LK = position_L.astype(jnp.float32)[:, None] * freq[None, :]
     cos, sin = jnp.cos(angle_LK)[None, :, None, :], jnp.sin(angle_LK)[None, :, None, :]
-    a, b = x_BLHK[..., :half], x_BLHK[..., half:]
+    a, b = jnp.split(x_BLHK, 2, axis=-1)
     turned = jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
     return turned.astype(x_BLHK.dtype)
 
@@ -47,10 +47,11 @@ class SelfAttention(nn.Module):
             raise ValueError(f"width {width} must be a multiple of 2 * {self.num_heads} heads")
         head = width // self.num_heads
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x_BLD)
-        qkv_BLCHK = qkv.reshape(*qkv.shape[:2], 3, self.num_heads, head)
-        q_BLHK = rotary(qkv_BLCHK[:, :, 0], position_L)
-        k_BLHK = rotary(qkv_BLCHK[:, :, 1], position_L)
-        v_BLHK = qkv_BLCHK[:, :, 2]
+        # The gradient of a split is one joined array; of three indices, the sum of three padded ones.
+        q_BLHK, k_BLHK, v_BLHK = (
+            part.reshape(*part.shape[:2], self.num_heads, head) for part in jnp.split(qkv, 3, -1)
+        )
+        q_BLHK, k_BLHK = rotary(q_BLHK, position_L), rotary(k_BLHK, position_L)
         logits = jnp.einsum("blhk,bmhk->bhlm", q_BLHK, k_BLHK).astype(jnp.float32)
         logits = logits * (head**-0.5) + jnp.where(valid_BL, 0.0, NEG_INF)[:, None, None, :]
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
