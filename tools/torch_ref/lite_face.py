@@ -331,8 +331,8 @@ class LiteFace(nn.Module):
     def render(self, head: HeadTensors, appearance: Appearance, motion_BM: Tensor) -> Tensor:
         """Pictures (B, 3, Y, X) in [-1, 1] for driving motions (B, 54)."""
         g = appearance.geometry
-        pose = drive(g.motion, g.placement, motion_BM, self.share)
         with torch.autocast(motion_BM.device.type, enabled=False):
+            pose = drive(g.motion, g.placement, motion_BM, self.share)
             warped = self.warp(head, appearance, pose)
         return self.finish(*warped, appearance, pose)
 

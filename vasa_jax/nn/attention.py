@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
             raise ValueError(f"width {width} must be a multiple of 2 * {self.num_heads} heads")
         head = width // self.num_heads
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x_BLD)
-        # The gradient of a split is one joined array; of three indices, the sum of three padded ones.
+        # The gradient of a split is one joined array; of three indices, a sum of three padded ones.
         q_BLHK, k_BLHK, v_BLHK = (
             part.reshape(*part.shape[:2], self.num_heads, head) for part in jnp.split(qkv, 3, -1)
         )
