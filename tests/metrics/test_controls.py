@@ -32,6 +32,14 @@ def test_each_emotion_is_recognised_by_its_own_signs(name):
     assert got["recognised"] and got["cosine"] == pytest.approx(1.0)
 
 
+def test_a_corner_that_rises_on_a_face_that_hangs_to_the_other_side_counts():
+    hangs, rises = np.zeros(8), np.zeros(8)
+    hangs[-1], rises[-1] = -0.02, 0.02  # eye distances: as uneven as before, the other way
+    for a, b in ((hangs, rises), (rises, hangs)):
+        got = controls.judge("emotion", "contempt", _look(signs=b), _look(signs=a))
+        assert got["recognised"] and got["signs"]["one_sided"] == pytest.approx(1.0)
+
+
 def test_no_change_is_neutral():
     assert controls.recognise_emotion(np.zeros(8))[0] == "neutral"
 

@@ -35,6 +35,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 GAZES_DEG = ((-20.0, 0.0), (-10.0, 0.0), (10.0, 0.0), (20.0, 0.0), (0.0, -10.0), (0.0, 10.0))
 DISTANCES = (0.8, 0.9, 1.1, 1.25)
+CONTROLS = ("gaze", "distance", "emotion")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     controls.add_argument("--speech", metavar="FILE", required=True, help="what is said meanwhile")
     controls.add_argument("--most", type=int, default=3, help="portraits (default 3)")
     controls.add_argument("--seconds", type=float, default=4.0, help="per wish (default 4)")
+    controls.add_argument(
+        "--only", choices=CONTROLS, action="append", help="only this control; may be repeated"
+    )
     _generation(controls)
     _common(controls)
 
@@ -350,12 +354,13 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
 
     release = load_release(args.release)
     speech = read_audio(args.speech)[: round(args.seconds * SAMPLE_RATE_HZ)]
-    asked: list[tuple[str, Any]] = [("neutral", None)]
-    asked += [("gaze", gaze) for gaze in GAZES_DEG]
-    asked += [("distance", ratio) for ratio in DISTANCES]
-    asked += [("emotion", name) for name in EMOTIONS if name != "neutral"]
+    values: dict[str, Sequence[Any]] = {
+        "gaze": GAZES_DEG, "distance": DISTANCES, "emotion": [e for e in EMOTIONS if e != "neutral"]
+    }  # fmt: skip
+    kinds = args.only or CONTROLS
+    asked = [("neutral", None), *((kind, value) for kind in kinds for value in values[kind])]
     rows: list[dict[str, Any]] = []
-    sheets: dict[str, list[list[np.ndarray]]] = {"gaze": [], "distance": [], "emotion": []}
+    sheets: dict[str, list[list[np.ndarray]]] = {kind: [] for kind in kinds}
     sheets["blink"] = []
     people = 0
     for picture in _files(args.portraits, IMAGES, "image"):
@@ -369,7 +374,7 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         people += 1
         embed = identity.load_judge(judges[0]) if judges else None
         own = embed([talker.image], [talker.face.landmarks])[0] if embed else None
-        shown: dict[str, list[np.ndarray]] = {"gaze": [], "distance": [], "emotion": []}
+        shown: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
         base: controls.Look | None = None
         for kind, value in asked:
             wish: dict[str, Any] = {"gaze": [0.0, 0.0], "distance": 1.0}

@@ -19,7 +19,7 @@ from vasa_jax.metrics import motion, sync
 SETTLE_FRAMES = 15  # the start of a clip does not count
 
 # Signs of an emotion: raised corners of the mouth, its width, inner and outer brows, open eyes,
-# raised upper lip, open mouth, one corner higher than the other.
+# raised upper lip, open mouth, and by how much one corner is higher than the other.
 SIGNS = ("corners", "width", "brow_inner", "brow_outer", "eyes", "upper_lip", "open", "one_sided")
 EMOTION_SIGNS: dict[str, tuple[float, ...]] = {
     "happy": (1, 1, 0, 0, -0.3, 0.5, 0, 0),
@@ -66,7 +66,7 @@ def facial_signs(landmarks_TL3: np.ndarray) -> np.ndarray:
             motion.eye_opening(lm),
             height(0, 37, 267) - nose,
             sync.lip_aperture(lm),
-            np.abs(height(61) - height(291)),
+            height(61) - height(291),
         ],
         -1,
     )
@@ -126,6 +126,7 @@ def judge(kind: str, asked: Any, seen: Look, base: Look) -> dict[str, Any]:
         got = base.scale / seen.scale
         return {"measured": float(got), "error_ratio": float(abs(got / asked - 1))}
     change = seen.signs - base.signs
+    change[-1] = abs(change[-1])  # either side; a face is never quite even by itself
     name, cosine = recognise_emotion(change)
     wanted = np.array(EMOTION_SIGNS[asked])
     strength = change / UNITS @ wanted / np.linalg.norm(wanted)
@@ -162,7 +163,8 @@ def line(row: dict[str, Any]) -> str:
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean errors, share of emotions recognised, slope of gaze and identity per kind."""
+    """Mean errors, share of emotions recognised, slope of gaze, identity: of kinds that occur."""
+    kinds = {r["kind"] for r in rows}
 
     def mean(key: str, kind: str) -> float:
         values = [r[key] for r in rows if r["kind"] == kind and key in r]
@@ -174,15 +176,16 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     slope = [
         float((asked[:, i] * got[:, i]).sum() / max((asked[:, i] ** 2).sum(), 1e-9)) for i in (0, 1)
     ]
-    return {
-        "gaze_error_deg": mean("error_deg", "gaze"),
-        "gaze_slope_yaw": slope[0],
-        "gaze_slope_pitch": slope[1],
-        "distance_error_ratio": mean("error_ratio", "distance"),
-        "emotions_recognised": mean("recognised", "emotion"),
-        "emotion_strength": mean("strength", "emotion"),
-        **{f"identity_{k}": mean("identity", k) for k in ("gaze", "distance", "emotion")},
+    values = {
+        "gaze_error_deg": ("gaze", mean("error_deg", "gaze")),
+        "gaze_slope_yaw": ("gaze", slope[0]),
+        "gaze_slope_pitch": ("gaze", slope[1]),
+        "distance_error_ratio": ("distance", mean("error_ratio", "distance")),
+        "emotions_recognised": ("emotion", mean("recognised", "emotion")),
+        "emotion_strength": ("emotion", mean("strength", "emotion")),
+        **{f"identity_{k}": (k, mean("identity", k)) for k in ("gaze", "distance", "emotion")},
     }
+    return {name: value for name, (kind, value) in values.items() if kind in kinds}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
