@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -122,7 +123,7 @@ def measure(args: argparse.Namespace, *, deadline: float) -> dict[str, Any]:
     date = datetime.date.today().isoformat()
     return {
         "date": date, "commit": cards.commit(), "seconds": time.monotonic() - began,
-        "command": " ".join(
+        "command": shlex.join(
             [f"tools/{Path(sys.argv[0]).stem}", *map(os.path.basename, sys.argv[1:])]
         ),
         "size": args.size, "device": args.device, "quick": args.quick,
