@@ -26,35 +26,10 @@ from vasa_jax.core.types import (
     SAMPLES_PER_FRAME,
     Controls,
 )
-from vasa_jax.data.visemes import (
-    INDEX,
-    MouthCurves,
-    mouth_curves,
-    seal,
-    segments,
-    smooth,
-    weights,
-)
+from vasa_jax.data.visemes import MouthCurves, mouth_curves, seal, segments, smooth
 from vasa_jax.data.voice import SILENCE, Phoneme, Speech
+from vasa_jax.motion.emotions import INDEX, feeling
 
-# Offsets at strength 1. Mouths stay mostly shut at rest: speech adds its own opening.
-EMOTION_OFFSETS: dict[str, np.ndarray] = {
-    "neutral": weights(),
-    "happy": weights(mouthSmile=.62, cheekSquint=.48, eyeSquint=.22, mouthUpperUp=.10,
-                     mouthLowerDown=.07, mouthDimple=.15, browOuterUp=.06),
-    "sad": weights(mouthFrown=.55, browInnerUp=.75, browDown=.12, eyeSquint=.18,
-                   mouthShrugLower=.22, eyeBlink=.12),
-    "angry": weights(browDown=.85, noseSneer=.32, mouthFrown=.22, eyeSquint=.38, mouthPress=.22,
-                     jawForward=.10, eyeWide=.10),
-    "surprised": weights(browInnerUp=.75, browOuterUp=.80, eyeWide=.65, jawOpen=.10,
-                         mouthFunnel=.06),
-    "fearful": weights(browInnerUp=.85, browOuterUp=.25, browDown=.25, eyeWide=.55,
-                       mouthStretch=.45, mouthLowerDown=.10),
-    "disgusted": weights(noseSneer=.70, browDown=.50, eyeSquint=.35, mouthUpperUp=.20,
-                         cheekSquint=.25, mouthFrown=.28, mouthShrugLower=.15),
-    "contempt": weights(mouthSmile_R=.42, mouthDimple_R=.50, cheekSquint_R=.22, eyeSquint_R=.15,
-                        browOuterUp_L=.28, mouthPress_L=.12),
-}  # fmt: skip
 # Posture at strength 1 (yaw, pitch, roll in rad, log-scale) and how lively the head is.
 _POSTURE = {
     "neutral": ((0, 0, 0, 0), 1.0),
@@ -472,14 +447,10 @@ def _face(
 ) -> np.ndarray:
     """Expression track (T, 45)."""
     frames = len(blink_T)
-    offsets = np.stack([EMOTION_OFFSETS[n] for n in EMOTIONS])
     flicker = 1 + 0.10 * _noise(frames, 0.6, 1, rng)
-    feeling = (emotion_T8 @ offsets) * np.clip(flicker, 0.6, 1.3)
-    # rounding pulls the corners of a smile in while it lasts
+    felt = feeling(emotion_T8, mouth.expression) * np.clip(flicker, 0.6, 1.3)
     rounding = mouth.expression[:, INDEX["mouthPucker"]] + mouth.expression[:, INDEX["mouthFunnel"]]
-    for name in ("mouthSmile_L", "mouthSmile_R", "mouthStretch_L", "mouthStretch_R"):
-        feeling[:, INDEX[name]] *= np.clip(1 - 0.6 * rounding, 0.3, 1)
-    x = mouth.expression + feeling
+    x = mouth.expression + felt
     for side in "LR":
         x[:, INDEX[f"mouthSmile_{side}"]] += style.smile * np.clip(1 - rounding, 0, 1)
 

@@ -47,9 +47,9 @@ from vasa_jax.data.mesh_head import (
     place,
     project,
 )
-from vasa_jax.data.performance import EMOTION_OFFSETS
 from vasa_jax.data.person import Light, Person, background, make_person
-from vasa_jax.data.visemes import VISEME_NAMES, VISEMES, seal, weights
+from vasa_jax.data.visemes import VISEME_NAMES, VISEMES, seal
+from vasa_jax.motion.emotions import EMOTION_OFFSETS, weights
 
 SEGMENTS = (
     "background", "face", "head_neck", "mouth_inside", "teeth", "eyeball", "eye_socket", "lashes",

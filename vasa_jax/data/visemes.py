@@ -18,24 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION_NAMES, FPS, SAMPLE_RATE_HZ
 from vasa_jax.data.voice import SILENCE, Phoneme
+from vasa_jax.motion.emotions import INDEX, weights
 
 RATE_HZ = 200
 E = len(EXPRESSION_NAMES)
-INDEX = {name: i for i, name in enumerate(EXPRESSION_NAMES)}
-
-
-def weights(**named: float) -> np.ndarray:
-    """Expression weights (45,) from names; a name without ``_L``/``_R`` sets both sides."""
-    out = np.zeros(E, np.float32)
-    for name, value in named.items():
-        columns = [INDEX[n] for n in (name, name + "_L", name + "_R") if n in INDEX]
-        if not columns:
-            raise UserError(f"no expression is called '{name}'; see core.types.EXPRESSION_NAMES")
-        out[columns] = value
-    return out
 
 
 class Viseme(NamedTuple):

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, Controls
+from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.wishes import distance_to_log_scale
+from vasa_jax.motion.emotions import asked_feeling
 
 ANGLES = [MOTION_INDEX[name] for name in ("yaw", "pitch", "roll")]
 PLACE = [MOTION_INDEX[name] for name in ("tx", "ty", "log_scale")]
@@ -39,7 +40,8 @@ def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
     """Motion whose slow part of gaze and place is what was asked for, or near the portrait's own.
 
     The model was asked through its condition token, too, and what it adds at higher frequency
-    (saccades, sway) stays; this only removes a lasting offset from the number the user gave.
+    (saccades, sway) stays; this only removes a lasting offset from the number the user gave. What
+    an emotion that is asked for shows on a face (``motion/emotions.py``) is there at the least.
     """
     out = np.array(motion_TM, np.float32)
     wanted: tuple[tuple[Any, np.ndarray, np.ndarray], ...] = (
@@ -50,7 +52,15 @@ def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
         if np.any(on):
             gap = target - _slow(out[:, columns])
             out[:, columns] += gap * on
+    felt = asked_feeling(controls, out)
+    if np.any(felt):
+        out[:, EXPRESSION] += lacking(_slow(felt), _slow(out[:, EXPRESSION]))
     return out
+
+
+def lacking(felt_TE: np.ndarray, slow_TE: np.ndarray) -> np.ndarray:
+    """What expressions (T, 45) lack of a feeling; those that it does not ask for lack nothing."""
+    return np.maximum(felt_TE - np.maximum(slow_TE, 0.0), 0.0)
 
 
 def _slow(x_TC: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ Live there is no looking ahead, so everything here is causal and works frame by 
 
 * wishes (gaze, distance, emotion) and a bias of the head's pose may change at any time; they glide
   to their new value within ``GLIDE_S`` instead of jumping;
-* the slow part of gaze and distance becomes what was asked for, and the head keeps near its place
-  (``talker.settle`` with the mean of the past in place of a centred one, ``steady.py``);
+* the slow part of gaze and distance becomes what was asked for, an emotion's face is there at the
+  least, and the head keeps near its place (``steady.settle`` with the mean of the past in place of
+  a centred one);
 * blinks where the model leaves the eyes open (``generate/blinks.py``);
 * in silence the lips close and stay closed; head, eyes and brows stay the model's own.
 """
@@ -20,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import FPS, GAZE, MOTION_INDEX, Controls
+from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.blinks import Blinker
-from vasa_jax.generate.steady import ANGLES, HELD, PLACE, calm, held_place
+from vasa_jax.generate.steady import ANGLES, HELD, PLACE, calm, held_place, lacking
 from vasa_jax.generate.wishes import Wishes
+from vasa_jax.motion.emotions import asked_feeling
 
 GLIDE_S = 0.15  # time constant towards a new wish
 SLOW_S = 0.3  # wishes own what is slower than this, the model what is faster
@@ -94,10 +96,12 @@ class Steering:
         out = calm(motion_TM, self._angles)
         self._angles = out[-1, ANGLES]
         goals, held = held_place(controls)
+        felt = asked_feeling(controls, out)
         for i, row in enumerate(out):
             on = np.asarray(controls.gaze_on)[i]
             self._settle("gaze", row, GAZE, np.asarray(controls.gaze)[i], on)
             self._settle("place", row, PLACE, goals[i], held[i])
+            self._feel(row, felt[i])
             row[ANGLES] += np.radians(self._towards("pose", np.asarray(self._asked.pose_deg)))
             self._close_lips(row, bool(loud_T[i]))
         return self._blink(out)
@@ -115,6 +119,12 @@ class Steering:
         row[columns] += (wanted - self._slow[name]) * weight
         if np.all(on == 0) and np.all(weight < 1e-3):
             self._glide.pop(name, None)
+
+    def _feel(self, row: np.ndarray, felt_E: np.ndarray) -> None:
+        own = row[EXPRESSION]
+        slow = self._slow.get("feeling", own.copy())
+        self._slow["feeling"] = slow + (own - slow) * _share(SLOW_S)
+        row[EXPRESSION] += lacking(self._towards("feeling", felt_E), self._slow["feeling"])
 
     def _towards(self, name: str, target: np.ndarray | np.float32) -> np.ndarray:
         first = np.asarray(target, np.float32)
