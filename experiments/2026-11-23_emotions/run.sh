@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Are emotions that are asked for recognised, before and after they are held at their own faces?
+# PORTRAITS: folder with portraits (default: the bundled one).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=experiments/2026-11-23_emotions top=$PWD
+before=$(git log -1 --format=%H --diff-filter=A -- vasa_jax/motion/emotions.py)^
+folder=$(mktemp -d)
+trap 'git worktree remove --force "$folder/before"; rm -rf "$folder"' EXIT
+git worktree add -q --detach "$folder/before" "$before"
+for side in before after; do
+  tree=$top
+  if [ $side = before ]; then tree=$folder/before; fi
+  cd "$tree"
+  PYTHONPATH=$tree "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate controls lite \
+    --portraits "${PORTRAITS:-$top/vasa_jax/assets/example/portrait.png}" --most 12 --only emotion \
+    --seconds 3 --speech "$top/vasa_jax/assets/example/speech.flac" \
+    --json "$top/$here/$side.json" --sheets "$top/out/emotions_$side"
+done
+cd "$top"
+.venv/bin/python - $here <<'PY'
+import sys
+
+from PIL import Image
+
+sheet = Image.open("out/emotions_after/emotion.png").convert("RGB")
+small = sheet.resize((1400, round(sheet.height * 1400 / sheet.width)), Image.LANCZOS)
+small.save(f"{sys.argv[1]}/after.jpg", quality=82)
+PY
