@@ -4,16 +4,14 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-22_far_cheek with=${WITH:-HEAD}
-before=$(git log -1 --format=%H "$with" --diff-filter=A -- vasa_jax/face/inpaint.py)^
-folder=$(mktemp -d)
-trap 'git worktree remove --force "$folder/before"; rm -rf "$folder"' EXIT
-git worktree add -q --detach "$folder/before" "$before"
+source experiments/before.sh
+tree_before vasa_jax/face/inpaint.py "$with"
 mkdir -p out
 top=$PWD
 args=(--identities 6 --pairs 10 --states 0 --clips= --judges= --source portrait)
 for side in before after; do
   # Python imports the package of the folder that it is started in.
-  if [ $side = before ]; then cd "$folder/before"; else cd "$top"; fi
+  if [ $side = before ]; then cd "$before"; else cd "$top"; fi
   "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate face lite "${args[@]}" \
     --json "$top/out/far_cheek_$side.json" > /dev/null
   "$top/.venv/bin/python" - "$top/out/far_cheek_$side.npy" "$VASA_MEDIA/portraits_test" <<'PY'

@@ -4,15 +4,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-22_far_side top=$PWD
-before=$(git log -1 --format=%H --diff-filter=A -- vasa_jax/nn/fill.py)^
-folder=$(mktemp -d)
-trap 'git worktree remove --force "$folder/before"; rm -rf "$folder"' EXIT
-git worktree add -q --detach "$folder/before" "$before"
+source experiments/before.sh
+tree_before vasa_jax/nn/fill.py
 mkdir -p out
 args=(--identities 6 --pairs 10 --states 0 --clips= --judges= --source portrait)
 for side in before after; do
   tree=$top
-  if [ $side = before ]; then tree=$folder/before; fi
+  if [ $side = before ]; then tree=$before; fi
   cd "$tree"
   PYTHONPATH=$tree "$top/.venv/bin/python" "$top/tools/turn_heads.py" "$top/out/far_side_$side.npy" \
     --portraits "$VASA_MEDIA/portraits_test"

@@ -4,13 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-23_emotions top=$PWD
-before=$(git log -1 --format=%H --diff-filter=A -- vasa_jax/motion/emotions.py)^
-folder=$(mktemp -d)
-trap 'git worktree remove --force "$folder/before"; rm -rf "$folder"' EXIT
-git worktree add -q --detach "$folder/before" "$before"
+source experiments/before.sh
+tree_before vasa_jax/motion/emotions.py
 for side in before after; do
   tree=$top
-  if [ $side = before ]; then tree=$folder/before; fi
+  if [ $side = before ]; then tree=$before; fi
   cd "$tree"
   PYTHONPATH=$tree "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate controls lite \
     --portraits "${PORTRAITS:-$top/vasa_jax/assets/example/portrait.png}" --most 12 --only emotion \

@@ -19,7 +19,6 @@ from vasa_jax.face.rigid import (
     BOX_CM,
     canonical_from_view,
     face_crop_points,
-    move,
     placement_of_pose,
     pose_vector,
     view_from_canonical,
@@ -69,6 +68,11 @@ def test_the_aligned_face_is_centred_upright_and_magnified():
     np.testing.assert_allclose(points[4, 4], want[0], atol=1e-6)
     np.testing.assert_allclose(points[4, 8], want[0] + (want[1] - want[0]) * edge / 0.5, atol=1e-5)
     np.testing.assert_allclose(points[8, 4], want[0] + (want[2] - want[0]) * edge / 0.5, atol=1e-5)
+
+
+def move(matrix_34, points_N3):
+    """Points through an affine matrix, as linear algebra writes it."""
+    return points_N3 @ matrix_34[:, :3].T + matrix_34[:, 3]
 
 
 def volume_grid(*shape):

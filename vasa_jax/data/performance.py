@@ -28,7 +28,7 @@ from vasa_jax.core.types import (
 )
 from vasa_jax.data.visemes import MouthCurves, mouth_curves, seal, segments, smooth
 from vasa_jax.data.voice import SILENCE, Phoneme, Speech
-from vasa_jax.motion.emotions import INDEX, feeling
+from vasa_jax.motion.emotions import INDEX, feeling, rounding
 
 # Posture at strength 1 (yaw, pitch, roll in rad, log-scale) and how lively the head is.
 _POSTURE = {
@@ -449,10 +449,10 @@ def _face(
     frames = len(blink_T)
     flicker = 1 + 0.10 * _noise(frames, 0.6, 1, rng)
     felt = feeling(emotion_T8, mouth.expression) * np.clip(flicker, 0.6, 1.3)
-    rounding = mouth.expression[:, INDEX["mouthPucker"]] + mouth.expression[:, INDEX["mouthFunnel"]]
+    unrounded = np.clip(1 - rounding(mouth.expression), 0, 1)
     x = mouth.expression + felt
     for side in "LR":
-        x[:, INDEX[f"mouthSmile_{side}"]] += style.smile * np.clip(1 - rounding, 0, 1)
+        x[:, INDEX[f"mouthSmile_{side}"]] += style.smile * unrounded
 
     lift = np.clip(_noise(frames, 0.35, 1, rng)[:, 0], 0, 2) * 0.07
     frown = np.clip(_noise(frames, 0.8, 1, rng)[:, 0] - 0.6, 0, 2) * 0.10

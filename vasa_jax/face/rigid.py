@@ -72,12 +72,6 @@ def canonical_from_view(pose_7: jax.Array) -> jax.Array:
     return _affine(back / zoom, pivot - back @ (shift / zoom + pivot))
 
 
-def move(matrix_34: jax.Array, points_N3: jax.Array) -> jax.Array:
-    """Points (..., 3) through an affine matrix."""
-    shift = matrix_34[:, 3].reshape((1,) * (points_N3.ndim - 1) + (3,))
-    return points_N3 @ matrix_34[:, :3].T + shift
-
-
 def rigid_grid(matrix_B34: jax.Array, shape_ZYX: tuple[int, ...]) -> Points:
     """Where each cell of a volume looks: x, y and z, each (B, Z, Y, X), float32."""
     x, y, z = (a[None] for a in centres(*shape_ZYX))

@@ -109,22 +109,25 @@ class Steering:
     def _settle(
         self, name: str, row: np.ndarray, columns: slice | list[int], target: np.ndarray, on: Any
     ) -> None:
-        slow = self._slow.get(name, row[columns].copy())
-        self._slow[name] = slow + (row[columns] - slow) * _share(SLOW_S)
+        slow = self._slowly(name, row[columns])
         weight = self._towards(f"{name} on", np.asarray(on, np.float32))
         if np.any(on > 0):
             wanted = self._towards(name, target)
         else:  # let go from where it is
             wanted = self._glide.get(name, target)
-        row[columns] += (wanted - self._slow[name]) * weight
+        row[columns] += (wanted - slow) * weight
         if np.all(on == 0) and np.all(weight < 1e-3):
             self._glide.pop(name, None)
 
     def _feel(self, row: np.ndarray, felt_E: np.ndarray) -> None:
-        own = row[EXPRESSION]
-        slow = self._slow.get("feeling", own.copy())
-        self._slow["feeling"] = slow + (own - slow) * _share(SLOW_S)
-        row[EXPRESSION] += lacking(self._towards("feeling", felt_E), self._slow["feeling"])
+        slow = self._slowly("feeling", row[EXPRESSION])
+        row[EXPRESSION] += lacking(self._towards("feeling", felt_E), slow)
+
+    def _slowly(self, name: str, own: np.ndarray) -> np.ndarray:
+        """The slow part of what the model does, after one more frame of it."""
+        slow = self._slow.get(name, own.copy())
+        self._slow[name] = slow + (own - slow) * _share(SLOW_S)
+        return self._slow[name]
 
     def _towards(self, name: str, target: np.ndarray | np.float32) -> np.ndarray:
         first = np.asarray(target, np.float32)

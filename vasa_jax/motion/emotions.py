@@ -1,7 +1,7 @@
 """What a face shows of an emotion: expression weights, and how much of them a motion lacks.
 
 The signs are those of EMFACS (Friesen and Ekman 1983), as strong as landmarks on pictures need to
-tell them apart: a detector sees a third of what widened eyes and lowered corners of the mouth move.
+tell them apart: widened eyes and lowered corners of the mouth hardly move them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ _ROUNDED = [INDEX[name] for name in ("mouthPucker", "mouthFunnel")]
 _PULLED_IN = [INDEX[f"{name}_{side}"] for name in ("mouthSmile", "mouthStretch") for side in "LR"]
 
 
+def rounding(mouth_TE: np.ndarray) -> np.ndarray:
+    """How far the lips of expressions (T, 45) are rounded, (T,)."""
+    return mouth_TE[:, _ROUNDED].sum(-1)
+
+
 def feeling(emotion_T8: np.ndarray, mouth_TE: np.ndarray) -> np.ndarray:
     """Expression offsets (T, 45) of emotions; rounded lips pull smiling and stretched corners in.
 
     ``mouth_TE`` are the weights of the mouth that speaks meanwhile.
     """
     offsets = emotion_T8 @ _OFFSETS_8E
-    rounding = mouth_TE[:, _ROUNDED].sum(-1)
-    offsets[:, _PULLED_IN] *= np.clip(1.0 - 0.6 * rounding, 0.3, 1.0)[:, None]
+    offsets[:, _PULLED_IN] *= np.clip(1.0 - 0.6 * rounding(mouth_TE), 0.3, 1.0)[:, None]
     return offsets
 
 
