@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from tools.side_by_side.scenes import FullScene, LiteScene, Scene, scene, window_inputs
+from tools.torch_ref import hairline, inpaint, lite_face, raster, volumetric, weights
 from tools.torch_ref import head as twin_head
-from tools.torch_ref import inpaint, lite_face, raster, volumetric, weights
 from tools.torch_ref.motion import MotionModel as TwinMotion
 from tools.torch_ref.rolling import Rolling, RollingState
 from vasa_jax.core.types import MOTION_DIM, Controls
@@ -134,7 +134,8 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     image = front(scene.image[None])
     skin = inpaint.skin_layer(image, given.opening)
     table.add("portrait: skin layer", layers[None, ..., 3:], back(skin), 3)
-    table.share("portrait: rim", mine.rim.numpy() == geometry.rim)
+    rim = mine.rim * (1.0 - hairline.hair(image[0], mine))
+    table.share("portrait: rim", np.abs(rim.numpy() - geometry.rim) < 1e-4)
     poses, source = twin_head.Pose(*q(tuple(pose))), twin_head.Pose(*q(tuple(own_pose)))
     opening = np.asarray(geometry.opening)[None]
     posed, z_id = net(lambda m, i, o: m.appearance(i, o), scene.image[None], opening)

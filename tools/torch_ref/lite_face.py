@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tools.torch_ref import inpaint, raster
 from tools.torch_ref.fill import cells, spread
+from tools.torch_ref.hairline import hair
 from tools.torch_ref.head import HeadTensors, Pose, absolute_pose, drive
 from tools.torch_ref.layers import (
     AdaptiveGroupNorm,
@@ -284,6 +285,7 @@ class LiteFace(nn.Module):
     ) -> Appearance:  # fmt: skip
         """Everything computed once per portrait (1, 3, Y, X) in [-1, 1] with its fit."""
         geometry = raster.place_source(head, identity, motion, placement, shape, size=self.cfg.size)
+        geometry = geometry._replace(rim=geometry.rim * (1.0 - hair(image[0], geometry)))
         skin = inpaint.skin_layer(image, geometry.opening)
         layers = torch.cat([image, skin], 1)
         pose = absolute_pose(motion[None], placement[None])

@@ -137,6 +137,7 @@ class SourceGeometry(NamedTuple):
     neutral: Tensor  # (V, 3)
     eye_centers: Tensor  # (2, 3)
     placed: Tensor  # (V, 3)
+    group: Tensor  # (Y, X) of the triangle seen
     near: Tensor  # (Y, X) cm: the farthest depth of four neighbours
     opening: Tensor  # (Y, X, 2)
     rim: Tensor  # (Y, X), the largest of the four
@@ -162,7 +163,7 @@ def place_source(
     opening = torch.stack([_is_interior(group), group >= 7], -1).float()
     near, rim = -_most_of_four(-depth[0]), _most_of_four(_rim(depth[0], group, opening.amax(-1)))
     return SourceGeometry(
-        identity, motion, placement, neutral, centers, placed[0], near, opening, rim
+        identity, motion, placement, neutral, centers, placed[0], group, near, opening, rim
     )
 
 
@@ -330,6 +331,19 @@ def _carry_on(flow: Tensor, around: Tensor, maps: Maps, grid: Tensor, placement:
     return torch.where(head[..., None], flow, carried)
 
 
+def head_plane(pose: Pose, size: int) -> tuple[Tensor, Tensor]:
+    """Where each pixel would be on a flat head, cm to its left and up, (B, Y, X) each."""
+    grid = grid_of(size, size, device=pose.placement.device)
+
+    def dot(q: Tensor, axis: Tensor) -> Tensor:
+        length = axis.square().sum(-1).clamp(min=0.3)[:, None, None]
+        return (q * axis[:, None, None]).sum(-1) / length
+
+    q = (grid - pose.placement[:, None, None, :2]) / pose.placement[:, None, None, 2:]
+    q = torch.stack([q[..., 0], -q[..., 1]], -1)
+    return dot(q, pose.rotation[:, :2, 0]), dot(q, pose.rotation[:, :2, 1])
+
+
 def _background(
     head: HeadTensors, source: SourceGeometry, placed: Tensor, grid: Tensor, pose: Pose
 ) -> Tensor:
@@ -342,13 +356,7 @@ def _background(
     affine = _solve3(weighted @ a + tiny, weighted @ source.placed[:, :2])
     skull = (F.pad(grid, (0, 1), value=1.0).reshape(-1, 3) @ affine).reshape(-1, *grid.shape)
 
-    def dot(q: Tensor, axis: Tensor) -> Tensor:
-        length = axis.square().sum(-1).clamp(min=0.3)[:, None, None]
-        return (q * axis[:, None, None]).sum(-1) / length
-
-    q = (grid - pose.placement[:, None, None, :2]) / pose.placement[:, None, None, 2:]
-    q = torch.stack([q[..., 0], -q[..., 1]], -1)
-    x, y = dot(q, pose.rotation[:, :2, 0]), dot(q, pose.rotation[:, :2, 1])
+    x, y = head_plane(pose, len(grid))
     rho = ((x / 10.5).square() + ((y - 2.5) / 13.0).square()).sqrt()
 
     weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5)

@@ -24,6 +24,7 @@ from vasa_jax.face.geometry import (
     drive_geometry,
     place_source,
 )
+from vasa_jax.face.hairline import hair
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.irises import irises
 from vasa_jax.face.renderer import (
@@ -139,6 +140,8 @@ class FaceAutoencoder:
     def source_layers(self, head: Head, image_YXC: Array, identity, motion, placement, shape=None):
         """Geometry of the portrait and its layers (Y, X, 6)."""
         geometry = place_source(head, identity, motion, placement, shape, size=self.cfg.size)
+        rim = geometry.rim * (1.0 - hair(image_YXC, geometry))
+        geometry = geometry._replace(rim=rim)
         return geometry, inpaint.portrait_layers(image_YXC, geometry.opening)
 
     def encode(

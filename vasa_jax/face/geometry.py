@@ -31,6 +31,7 @@ STRETCH, STRETCH_AT_RIM = (1.0, 2.2), (0.15, 0.5)
 # reads numbers of different meaning that lie side by side several times slower (measured).
 Flow = tuple[Array, Array]
 
+FACE, SCALP = heads.GROUPS.index("face"), heads.GROUPS.index("scalp_neck")
 _INTERIOR = (2, 4, 5, 6)  # groups seen through the open mouth
 
 
@@ -43,6 +44,7 @@ class SourceGeometry(NamedTuple):
     neutral: Array  # (V, 3)
     eye_centers: Array  # (2, 3)
     placed: Array  # (V, 3)
+    group: Array  # (Y, X) of the triangle that is seen, -1 where none is
     near: Array  # (Y, X) cm: the farthest depth of four neighbours
     opening: Array  # (Y, X, 2) 1 where mouth interior / eyeball is seen
     rim: Array  # (Y, X) 0..1: just inside of an outline of the head, the largest of the four
@@ -81,7 +83,7 @@ def place_source(
     near = _least_of_four(raster.depth_YX)
     rim = -_least_of_four(-_rim(raster.depth_YX, group, opening.max(-1)))
     return SourceGeometry(
-        identity_I, motion_54, placement_3, neutral, centers, placed, near, opening, rim
+        identity_I, motion_54, placement_3, neutral, centers, placed, group, near, opening, rim
     )
 
 
@@ -237,13 +239,13 @@ def _pixel_maps(
     inside = (jnp.abs(flow_x) < 1.0) & (jnp.abs(flow_y) < 1.0)
     visible = hit & inside & (code & 1 == 1) & (depth > near - 0.25)
     low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
-    face, interior, eyeball = group == 0, _is_interior(group), group >= 7
+    face, interior, eyeball = group == FACE, _is_interior(group), group >= 7
     known = (face & visible) * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
 
     maps = Maps(
         interior, group == 5, group == 6, group == 4, eyeball,
         eyeball * jnp.clip((IRIS_RAD - angle) / 0.06 + 0.5, 0.0, 1.0), face, hit * normal_x,
-        hit * normal_y, hit, visible, hit * stretch, face | (group == 1),
+        hit * normal_y, hit, visible, hit * stretch, face | (group == SCALP),
     )  # fmt: skip
     moved, around = _fade((flow_x, flow_y)), _background(skull_32, pose, size)
     kinds = (visible, visible | interior | eyeball | face, hit)
@@ -339,6 +341,17 @@ def _fade(flow: Flow) -> Flow:
     return x + border * (flow_x - x), y + border * (flow_y - y)
 
 
+def head_plane(pose: Pose, size: int) -> tuple[Array, Array]:
+    """Where each pixel would be on a flat head, cm to its left and up, (Y, X) each."""
+    grid_x, grid_y = centres(size, size)
+    right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
+    qx = (grid_x - pose.placement[0]) / pose.placement[2]
+    qy = (pose.placement[1] - grid_y) / pose.placement[2]
+    x = (qx * right[0] + qy * right[1]) / jnp.maximum(jnp.sum(right**2), 0.3)
+    y = (qx * up[0] + qy * up[1]) / jnp.maximum(jnp.sum(up**2), 0.3)
+    return x, y
+
+
 def _background(skull_32: Array, pose: Pose, size: int) -> Flow:
     """Where no mesh is: hair follows the skull, the rest of the picture stays; in between, blend.
 
@@ -346,11 +359,7 @@ def _background(skull_32: Array, pose: Pose, size: int) -> Flow:
     and down the neck.
     """
     grid_x, grid_y = centres(size, size)
-    right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
-    qx = (grid_x - pose.placement[0]) / pose.placement[2]
-    qy = (pose.placement[1] - grid_y) / pose.placement[2]
-    x = (qx * right[0] + qy * right[1]) / jnp.maximum(jnp.sum(right**2), 0.3)
-    y = (qx * up[0] + qy * up[1]) / jnp.maximum(jnp.sum(up**2), 0.3)
+    x, y = head_plane(pose, size)
     rho = jnp.sqrt((x / 10.5) ** 2 + ((y - 2.5) / 13.0) ** 2)
     weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5) * _border(size, 0.14)
     # By hand: products with matrices of two and three numbers cost more than the rest together.

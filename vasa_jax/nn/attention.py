@@ -55,7 +55,7 @@ class SelfAttention(nn.Module):
         logits = jnp.einsum("blhk,bmhk->bhlm", q_BLHK, k_BLHK).astype(jnp.float32)
         logits = logits * (head**-0.5) + jnp.where(valid_BL, 0.0, NEG_INF)[:, None, None, :]
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        # Heads before tokens: written as "bhlm,bmhk->blhk", XLA:CPU computes the transposed product,
-        # which takes several times as long.
+        # Heads before tokens: of "bhlm,bmhk->blhk" XLA:CPU computes the transposed product, which
+        # takes several times as long.
         out = jnp.swapaxes(weights @ jnp.swapaxes(v_BLHK, 1, 2), 1, 2).reshape(x_BLD.shape)
         return nn.Dense(width, dtype=self.dtype, name="out")(out)
