@@ -30,7 +30,6 @@ np.save(sys.argv[1], np.concatenate([np.concatenate(list(s), 1) for s in squares
 PY
 done
 .venv/bin/python - $here <<'PY'
-import json
 import sys
 from pathlib import Path
 
@@ -41,16 +40,5 @@ here, sides = Path(sys.argv[1]), ("before", "after")
 both = np.concatenate([np.load(f"out/far_cheek_{s}.npy") for s in sides], 1)
 sheet = Image.fromarray(both).resize((both.shape[1] * 3 // 4, both.shape[0] * 3 // 4))
 sheet.quantize(256, dither=Image.Dither.NONE).save(here / "sheet.png", optimize=True)
-table = {}
-for side in sides:
-    summary = json.loads(Path(f"out/far_cheek_{side}.json").read_text())["summary"]
-    table[side] = {
-        case: {
-            column: {m: round(columns[column][m]["mean"], 4)
-                     for m in ("psnr", "psnr_head", "ssim", "lpips", "landmarks")}
-            for column in ("warp", "model") if column in columns
-        }
-        for case, columns in summary.items() if case in ("self", "pose", "both", "agree")
-    }
-(here / "results.json").write_text(json.dumps(table, indent=1) + "\n")
 PY
+.venv/bin/python experiments/before_after.py $here far_cheek

@@ -19,24 +19,7 @@ for side in before after; do
 done
 cd "$top"
 .venv/bin/python tools/turn_heads.py --sheet $here/sheet.jpg out/far_side_{before,after}.npy
-.venv/bin/python - $here <<'PY'
-import json
-import sys
-from pathlib import Path
-
-table = {}
-for side in ("before", "after"):
-    summary = json.loads(Path(f"out/far_side_{side}.json").read_text())["summary"]
-    table[side] = {
-        case: {
-            column: {m: round(columns[column][m]["mean"], 4)
-                     for m in ("psnr", "psnr_head", "ssim", "lpips", "landmarks")}
-            for column in ("warp", "model") if column in columns
-        }
-        for case, columns in summary.items() if case in ("self", "pose", "both", "agree")
-    }
-(Path(sys.argv[1]) / "results.json").write_text(json.dumps(table, indent=1) + "\n")
-PY
+.venv/bin/python experiments/before_after.py $here far_side
 .venv/bin/vasa-jax evaluate talk lite --portraits "$VASA_MEDIA/portraits_test" \
   --speech "$VASA_MEDIA/speech" --pairs "${PAIRS:-10}" --seconds 8 --json $here/talk.json
 .venv/bin/vasa-jax evaluate controls lite --portraits vasa_jax/assets/example/portrait.png \

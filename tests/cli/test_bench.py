@@ -31,7 +31,7 @@ def command(tmp_path_factory):
 @pytest.mark.slow
 def test_offline_live_and_streams_are_measured(command, capsys, tmp_path):
     only = [x for name in ("offline", "live", "streams") for x in ("--only", name)]
-    options = ["--streams", "1", "--json", "--card", str(tmp_path)]
+    options = ["--streams", "1", "--json", "--card", str(tmp_path), "--name", "mine"]
     assert main([*command, *only, *options]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["offline"]) == {"full", "crop"} and "start" not in report
@@ -49,7 +49,7 @@ def test_offline_live_and_streams_are_measured(command, capsys, tmp_path):
     assert paced["missed"]["25"] <= paced["missed"]["40"] <= paced["missed"]["60"]
     assert paced["hop_ms"]["p50"] <= paced["hop_ms"]["p99"]
     assert report["streams"]["tried"] == 1 and report["memory_mb"] > 50
-    (card,) = tmp_path.glob("bench_*.md")
+    (card,) = tmp_path.glob("mine_*.md")
     assert "hops that miss their deadline" in card.read_text()
     assert json.loads(card.with_suffix(".json").read_text()) == report
 
@@ -86,7 +86,7 @@ def test_a_start_is_timed_until_its_first_frame(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong, words", [(["--runs", "0"], "--runs: 0 is outside"), (["--seconds", "1"], "--seconds"),
+    "wrong, words", [(["--name", "a/b"], "--name"), (["--runs", "0"], "--runs: 0 is outside"), (["--seconds", "1"], "--seconds"),
                      (["--streams", "999"], "--streams")],
 )  # fmt: skip
 def test_nonsense_is_refused_at_once(command, wrong, words, capsys):

@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         h2 = self.mid(self.merge(torch.cat([h2, v], 1)))
         h1 = h1 + self.up[1](F.silu(h2))
         h1 = F.silu(self.dec[1](h1))
-        h0 = h0 + depth_to_space(self.up[0](h1), 2)
+        h0 = h0 + binomial(depth_to_space(self.up[0](h1), 2))
         h0 = F.silu(self.dec[0](h0))
         out = binomial(depth_to_space(self.out(h0), 2).float())
         painted = torch.tanh(out[:, :3] + self.skin_tone)

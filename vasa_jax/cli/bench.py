@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--card", metavar="DIR", help="also write a card there, .md and .json")
+    parser.add_argument(
+        "--name", default="bench", metavar="WORD", help="first word of the card's file name (bench)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     wanted = args.only or [s for s in SECTIONS if s != "floor" or args.floor or args.config]
     if args.card and Path(args.card).exists() and not Path(args.card).is_dir():
         raise UserError(f"--card: {args.card} is not a folder")
+    if not args.name or Path(args.name).name != args.name:
+        raise UserError(f"--name: {args.name!r} is no part of a file name")
 
     from vasa_jax.core.machine import use_cores
 
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     text = describe(report)
     print(json.dumps(report) if args.json else text)
     if args.card:
-        _write_card(Path(args.card), report, text)
+        _write_card(Path(args.card), args.name, report, text)
     return 0
 
 
@@ -230,11 +235,11 @@ def _memory(value: float | None) -> str:
     return "not told" if value is None else f"{value:.0f}"
 
 
-def _write_card(folder: Path, report: dict[str, Any], text: str) -> None:
-    """``bench_DEVICE_DATE.md`` and ``.json``; their paths on stderr."""
+def _write_card(folder: Path, name: str, report: dict[str, Any], text: str) -> None:
+    """``NAME_DEVICE_DATE.md`` and ``.json``; their paths on stderr."""
     from vasa_jax.io.atomic import replacing
 
-    stem = f"bench_{report['machine']['short']}_{report['date']}"
+    stem = f"{name}_{report['machine']['short']}_{report['date']}"
     for ending, content in ((".md", text), (".json", json.dumps(report, indent=1) + "\n")):
         path = folder / f"{stem}{ending}"
         with replacing(path) as part:

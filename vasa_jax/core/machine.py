@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -88,8 +89,13 @@ def device_memory_mb() -> float | None:
 
 
 def _processor() -> str:
+    """The processor's name, and its family and model: on virtual machines many share a name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        fields = dict(re.findall(r"^(.+?)\s*: *(.+)$", first, re.MULTILINE))
+        name = fields["model name"].strip()
+    except (OSError, KeyError):
         return platform.processor() or platform.machine()
+    numbers = [f"{k} {fields[f]}" for k, f in (("family", "cpu family"), ("model", "model"))
+               if f in fields]  # fmt: skip
+    return f"{name} ({', '.join(numbers)})" if numbers else name

@@ -159,10 +159,11 @@ class Decoder(nn.Module):
         )
         h1 = h1 + Conv(w1, upsample=True, name="up_1")(nn.silu(h2))
         h1 = nn.silu(ResBlock(w1, norm=False, name="dec_1")(h1))
-        h0 = h0 + depth_to_space(Conv(4 * w0, name="up_0")(h1), 2)
+        # Sub-pixel layers stipple what training pairs say little about: this one hair, that of the
+        # output teeth.
+        h0 = h0 + binomial(depth_to_space(Conv(4 * w0, name="up_0")(h1), 2))
         h0 = nn.silu(ResBlock(w0, norm=False, name="dec_0")(h0))
         out = Conv(24, kernel_init=nn.initializers.normal(1e-3), name="out")(h0)
-        # Sub-pixel output stipples what training pairs say little about; teeth glitter by it.
         out = binomial(depth_to_space(out, 2))
         painted = jnp.tanh(out[..., :3] + 0.4 * jnp.array([-1.0, -1.6, -1.6]))
         weight = _softmax3(3.0 * out[..., 3:] + blend_prior(maps))
