@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Are emotions that are asked for recognised, before and after they are held at their own faces?
-# PORTRAITS: folder with portraits (default: the bundled one).
+# PORTRAITS: folder with portraits (default: the bundled one); OTHERS: one with portraits that the faces
+# were not chosen by, for the last part alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-23_emotions top=$PWD
@@ -16,6 +17,10 @@ for side in before after; do
     --json "$top/$here/$side.json" --sheets "$top/out/emotions_$side"
 done
 cd "$top"
+if [ -n "${OTHERS:-}" ]; then
+  .venv/bin/vasa-jax evaluate controls lite --portraits "$OTHERS" --most 12 --only emotion \
+    --seconds 3 --speech vasa_jax/assets/example/speech.flac --json $here/others.json
+fi
 .venv/bin/python - $here <<'PY'
 import sys
 
