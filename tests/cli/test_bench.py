@@ -86,8 +86,8 @@ def test_a_start_is_timed_until_its_first_frame(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong, words", [(["--name", "a/b"], "--name"), (["--runs", "0"], "--runs: 0 is outside"), (["--seconds", "1"], "--seconds"),
-                     (["--streams", "999"], "--streams")],
+    "wrong, words", [(["--runs", "0"], "--runs: 0 is outside"), (["--seconds", "1"], "--seconds"),
+                     (["--streams", "999"], "--streams"), (["--name", "a/b"], "--name")],
 )  # fmt: skip
 def test_nonsense_is_refused_at_once(command, wrong, words, capsys):
     assert main([*command, *wrong]) == 2

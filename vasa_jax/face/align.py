@@ -135,6 +135,10 @@ class Paster:
 
     def __call__(self, frame_u8: np.ndarray) -> np.ndarray:
         """The whole picture uint8 with this frame's head; call it in the order of the frames."""
+        return self.paste(frame_u8, self.mask(frame_u8))
+
+    def mask(self, frame_u8: np.ndarray) -> np.ndarray:
+        """What of the next frame is laid over the picture, uint8; also in the frames' order."""
         r, g, b = np.moveaxis(np.abs(frame_u8.astype(np.int16) - self._source), -1, 0)
         change = np.maximum(np.maximum(r, g), b).astype(np.uint8)
         blurred = np.asarray(Image.fromarray(change).filter(ImageFilter.BoxBlur(3)), np.float32)
@@ -142,7 +146,7 @@ class Paster:
         now = _smoothstep((blurred - low) / (high - low))
         self._moved = np.maximum(now, self._moved * self.linger)
         mask = np.maximum(self._head, self._moved) * self._border
-        return self.paste(frame_u8, (mask * 255.0 + 0.5).astype(np.uint8))
+        return (mask * 255.0 + 0.5).astype(np.uint8)
 
     def paste(self, frame_u8: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The picture with ``frame_u8`` (n, n, 3) laid over it by ``mask`` (n, n) uint8."""

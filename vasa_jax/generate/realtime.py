@@ -41,7 +41,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
-from vasa_jax.face import align
+from vasa_jax.generate.finishing import Drawn, Finisher
 from vasa_jax.generate.live_engine import LiveConfig as LiveConfig
 from vasa_jax.generate.live_engine import LiveEngine
 from vasa_jax.generate.live_engine import live_engine as live_engine
@@ -86,7 +86,7 @@ class _Made:
     rows: np.ndarray  # (n, 54)
     sound: np.ndarray  # (n, 640)
     said: np.ndarray  # (n,)
-    pictures: list[asyncio.Future[tuple[np.ndarray, float]] | None]
+    pictures: list[asyncio.Future[Drawn] | None]
     ms: dict[str, float]
 
 
@@ -138,12 +138,7 @@ class LiveStream:
         self._rendering: asyncio.Queue[_Made | None] = asyncio.Queue(1)
         self._ready: asyncio.Queue[LiveFrame | BaseException | None] = asyncio.Queue(READY_FRAMES)
         self._tasks: list[asyncio.Task[None]] = []
-        self._paster = (
-            align.Paster(talker.image, talker.crop, live.engine.size,
-                         landmarks=talker.face.landmarks)
-            if frame == "full" else None
-        )  # fmt: skip
-        self._marker = talker.marker(frame) if mark else None
+        self._finisher = Finisher(talker, frame, mark=mark)
         self._last: np.ndarray | None = None
         self._place: int | None = live.motion.open(seed)
 
@@ -156,7 +151,7 @@ class LiveStream:
     @property
     def payload(self) -> Payload | None:
         """What the invisible mark of the frames says; None when there is none."""
-        return None if self._marker is None else self._marker.payload
+        return self._finisher.payload
 
     async def push(self, samples: np.ndarray) -> None:
         """More sound, mono at the stream's rate, any number of samples.
@@ -405,41 +400,36 @@ class LiveStream:
 
     async def _deliver(self) -> None:
         """Pictures in their order, pasted, with their sound and timings."""
-        loop, need = asyncio.get_running_loop(), self.engine.motion.frames
         while (made := await self._rendering.get()) is not None:
-            for i, future in enumerate(made.pictures):
-                render = 0.0
-                if future is not None:
-                    square, render = await future
-                    self._last = await loop.run_in_executor(None, self._finished_picture, square)
-                picture = self._last
-                if picture is None:  # late before the first picture: the portrait as it is
-                    picture = self._portrait()
-                index = made.first + i
-                ms = made.ms | {"sound": (need - i) * FRAME_S * 1e3, "render": render}
-                if self._pace:
-                    ms["total"] = (self._clock() - made.began - index * FRAME_S) * 1e3
-                self.counts["frames"] += 1
-                self.counts["drawn"] += future is not None
-                await self._ready.put(
-                    LiveFrame(
-                        index=index, picture=picture, sound=made.sound[i],
-                        drawn=future is not None, speaking=bool(made.said[i]),
-                        motion=made.rows[i], ms=ms,
-                    )
-                )  # fmt: skip
+            finished = self._finisher.begin(made.pictures)
+            try:
+                await self._deliver_hop(made, finished)
+            finally:
+                for task in filter(None, finished):
+                    task.cancel()
         await self._ready.put(None)
 
-    def _finished_picture(self, square: np.ndarray) -> np.ndarray:
-        """A rendered square put back into the picture, and marked."""
-        picture = square if self._paster is None else self._paster(square)
-        return picture if self._marker is None else self._marker(picture)
-
-    def _portrait(self) -> np.ndarray:
-        picture = self.talker.image
-        if self._paster is None:
-            picture = align.extract(picture, self.talker.crop, self.engine.engine.size)
-        return picture if self._marker is None else self._marker(picture)
+    async def _deliver_hop(self, made: _Made, finished: list[asyncio.Task[Drawn] | None]) -> None:
+        need = self.engine.motion.frames
+        for i, task in enumerate(finished):
+            render = 0.0
+            if task is not None:
+                self._last, render = await task
+            if self._last is None:  # late before the first picture
+                self._last = self._finisher.portrait()
+            index = made.first + i
+            ms = made.ms | {"sound": (need - i) * FRAME_S * 1e3, "render": render}
+            if self._pace:
+                ms["total"] = (self._clock() - made.began - index * FRAME_S) * 1e3
+            drawn = task is not None
+            self.counts["frames"] += 1
+            self.counts["drawn"] += drawn
+            await self._ready.put(
+                LiveFrame(
+                    index=index, picture=self._last, sound=made.sound[i], drawn=drawn,
+                    speaking=bool(made.said[i]), motion=made.rows[i], ms=ms,
+                )
+            )  # fmt: skip
 
     def _muted(self, frame: LiveFrame) -> LiveFrame:
         """The frame without the sound of an utterance that was interrupted."""
