@@ -9,4 +9,4 @@ source experiments/before.sh
 source experiments/measure_release.sh
 tree_before vasa_jax/face/hairline.py
 face_before_after hairline $here --names 303 050 079 081 --yaw -16 -10 10 16
-measure_release $here
+PAIRS=${PAIRS:-30} measure_release $here
