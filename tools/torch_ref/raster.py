@@ -332,7 +332,7 @@ def _carry_on(flow: Tensor, around: Tensor, maps: Maps, grid: Tensor, placement:
 
 
 def head_plane(pose: Pose, size: int) -> tuple[Tensor, Tensor]:
-    """Where each pixel would be on a flat head, cm to its left and up, (B, Y, X) each."""
+    """Where each pixel would be on a flat head, cm to the right and up, (B, Y, X) each."""
     grid = grid_of(size, size, device=pose.placement.device)
 
     def dot(q: Tensor, axis: Tensor) -> Tensor:

@@ -342,7 +342,7 @@ def _fade(flow: Flow) -> Flow:
 
 
 def head_plane(pose: Pose, size: int) -> tuple[Array, Array]:
-    """Where each pixel would be on a flat head, cm to its left and up, (Y, X) each."""
+    """Where each pixel would be on a flat head, cm to the right and up, (Y, X) each."""
     grid_x, grid_y = centres(size, size)
     right, up = pose.rotation[:2, 0], pose.rotation[:2, 1]
     qx = (grid_x - pose.placement[0]) / pose.placement[2]
