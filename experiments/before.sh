@@ -10,25 +10,27 @@ tree_before() {
   git worktree add -q --detach "$before" "$added^"
 }
 
-# face_before_after NAME FOLDER [OPTION ...]: portraits turned to both sides (options of
+# at SIDE COMMAND ...: runs Python's COMMAND with the package of $before (SIDE before) or of this tree
+# (after), in its folder.
+at() {
+  local python=$PWD/.venv/bin/python tree=$PWD
+  if [ "$1" = before ]; then tree=$before; fi
+  (cd "$tree" && PYTHONPATH=$tree "$python" "${@:2}")
+}
+
+# face_before_after FOLDER [OPTION ...]: portraits turned to both sides (options of
 # tools/turn_heads.py) and stage 1 against rendered truth, of $before and of this tree, as
 # FOLDER/sheet.jpg and FOLDER/results.json. VASA_MEDIA: folder with portraits_test/; VASA_FACEKIT.
 face_before_after() {
-  local name=$1 folder=$2 top=$PWD side tree
-  shift 2
+  local folder=$1 top=$PWD side
+  local name=${folder#*_}
+  shift
   mkdir -p out
   for side in before after; do
-    tree=$top
-    if [ $side = before ]; then tree=$before; fi
-    (
-      cd "$tree"
-      export PYTHONPATH=$tree
-      "$top/.venv/bin/python" "$top/tools/turn_heads.py" "$top/out/${name}_$side.npy" \
-        --portraits "$VASA_MEDIA/portraits_test" "$@"
-      "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate face lite --identities 6 --pairs 10 \
-        --states 0 --clips= --judges= --source portrait --json "$top/out/${name}_$side.json" \
-        > "$top/out/${name}_$side.txt"
-    )
+    at $side "$top/tools/turn_heads.py" "$top/out/${name}_$side.npy" \
+      --portraits "$VASA_MEDIA/portraits_test" "$@"
+    at $side -m vasa_jax.cli.main evaluate face lite --identities 6 --pairs 10 --states 0 --clips= \
+      --judges= --source portrait --json "$top/out/${name}_$side.json" > "$top/out/${name}_$side.txt"
   done
   .venv/bin/python tools/turn_heads.py --sheet "$folder/sheet.jpg" out/"$name"_{before,after}.npy
   .venv/bin/python experiments/before_after.py "$folder" "$name"

@@ -10,11 +10,9 @@ mkdir -p out
 top=$PWD
 args=(--identities 6 --pairs 10 --states 0 --clips= --judges= --source portrait)
 for side in before after; do
-  # Python imports the package of the folder that it is started in.
-  if [ $side = before ]; then cd "$before"; else cd "$top"; fi
-  "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate face lite "${args[@]}" \
+  at $side -m vasa_jax.cli.main evaluate face lite "${args[@]}" \
     --json "$top/out/far_cheek_$side.json" > /dev/null
-  "$top/.venv/bin/python" - "$top/out/far_cheek_$side.npy" "$VASA_MEDIA/portraits_test" <<'PY'
+  at $side - "$top/out/far_cheek_$side.npy" "$VASA_MEDIA/portraits_test" <<'PY'
 import sys
 
 import numpy as np

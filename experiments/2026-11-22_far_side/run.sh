@@ -7,5 +7,5 @@ here=experiments/2026-11-22_far_side
 source experiments/before.sh
 source experiments/measure_release.sh
 tree_before vasa_jax/nn/fill.py
-face_before_after far_side $here
+face_before_after $here
 measure_release $here

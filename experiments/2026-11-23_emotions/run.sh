@@ -8,15 +8,11 @@ here=experiments/2026-11-23_emotions top=$PWD
 source experiments/before.sh
 tree_before vasa_jax/motion/emotions.py
 for side in before after; do
-  tree=$top
-  if [ $side = before ]; then tree=$before; fi
-  cd "$tree"
-  PYTHONPATH=$tree "$top/.venv/bin/python" -m vasa_jax.cli.main evaluate controls lite \
+  at $side -m vasa_jax.cli.main evaluate controls lite \
     --portraits "${PORTRAITS:-$top/vasa_jax/assets/example/portrait.png}" --most 12 --only emotion \
     --seconds 3 --speech "$top/vasa_jax/assets/example/speech.flac" \
     --json "$top/$here/$side.json" --sheets "$top/out/emotions_$side"
 done
-cd "$top"
 if [ -n "${OTHERS:-}" ]; then
   .venv/bin/vasa-jax evaluate controls lite --portraits "$OTHERS" --most 12 --only emotion \
     --seconds 3 --speech vasa_jax/assets/example/speech.flac --json $here/others.json

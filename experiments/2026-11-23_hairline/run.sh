@@ -8,5 +8,5 @@ here=experiments/2026-11-23_hairline
 source experiments/before.sh
 source experiments/measure_release.sh
 tree_before vasa_jax/face/hairline.py
-face_before_after hairline $here --names 303 050 079 081 --yaw -16 -10 10 16
+face_before_after $here --names 303 050 079 081 --yaw -16 -10 10 16
 PAIRS=${PAIRS:-30} measure_release $here
