@@ -8,8 +8,12 @@ Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic -
          python -m vasa_jax.data.motions speech $VASA_DATA/motion_grid --folder $VASA_MEDIA/grid
          python -m vasa_jax.data.motions videos $VASA_DATA/motion_grid_video \
              --folder $VASA_MEDIA/grid --encoder runs/motion_encoder   (configs/motion_encoder.py)
-         The second line with the program flite installed, whose natural voices it then mixes in.
-         The third gives real speech with acted mouths, the fourth the mouths of the video.
+         python -m vasa_jax.data.motions speech $VASA_DATA/motion_prompts --folder prompts --join 9
+         The second line with the program flite and the extra [voices] installed, whose natural
+         voices it then mixes in. The third gives real speech with acted mouths, the fourth the
+         mouths of the video, the fifth more people and languages: telephone prompts of five voices
+         as in Debian's packages asterisk-core-sounds-{en,es,fr,it,ru}-g722 (CC BY-SA 3.0, the
+         Russian ones CC BY 3.0) and asterisk-prompt-fr-armelle (BSD), a folder for each voice.
 Run      vasa-jax train --config configs/motion_lite.py --workdir runs/motion_lite
 Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smoke   (a minute)
 Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir runs/overfit
@@ -43,8 +47,9 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
                 "$VASA_DATA/motion_natural",
                 "$VASA_DATA/motion_grid",
                 "$VASA_DATA/motion_grid_video",
+                "$VASA_DATA/motion_prompts",
             ),  # fmt: skip
-            shares=(0.25, 0.4, 0.1, 0.25),
+            shares=(0.2, 0.3, 0.08, 0.2, 0.22),
             batch=16,
         ),
         loss=MotionLossConfig(
@@ -55,6 +60,7 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
             lids=0.3,
             upper=0.2,
             velocity=1.0,
+            sealed=4.0,
             auxiliary=0.5,
             viseme=0.1,
         ),

@@ -44,7 +44,14 @@ def get_config(variant: str = "base") -> DistillConfig:
         model=teacher.model,
         data=dataclasses.replace(teacher.data, batch=8),
         loss=MotionLossConfig(
-            pose=0.5, gaze=0.25, lips=1.0, mouth=0.25, lids=0.3, upper=0.2, velocity=1.0
+            pose=0.5,
+            gaze=0.25,
+            lips=1.0,
+            mouth=0.25,
+            lids=0.3,
+            upper=0.2,
+            velocity=1.0,
+            sealed=4.0,
         ),
         mouth_guidance=1.5,  # closes more lips on p, b, m; on a whole head it would be tremor
         # No decay of weights: it would shrink the heads that only the teacher's training used.

@@ -9,6 +9,7 @@ from vasa_jax.core.types import EMOTIONS, EXPRESSION, FPS, MOTION_DIM, MOTION_IN
 pytest.importorskip("espeakng_loader")
 
 from vasa_jax.data import flite_voice, performance, text, visemes, voice  # noqa: E402
+from vasa_jax.motion.lips import lip_gap_cm  # noqa: E402
 
 SENTENCE = "People make beautiful movies, my baby. Five very brave wolves, Bob!"
 
@@ -91,7 +92,7 @@ def test_cut_keeps_times_and_samples_together(speech):
 @pytest.mark.parametrize("emotion", EMOTIONS)
 def test_lips_are_shut_in_every_closure_whatever_the_emotion(speech, emotion):
     act = performance.perform(speech, seed=4, emotion=emotion, strength=1.0)
-    gap = visemes.lip_gap_cm(act.motion[:, EXPRESSION])
+    gap = lip_gap_cm(act.motion[:, EXPRESSION])
     assert (act.closure > 0.99).sum() >= 6
     assert gap[act.closure > 0.99].max() < 0.02
     for p in speech.phonemes:
@@ -111,7 +112,7 @@ def test_labiodentals_bring_the_lower_lip_in(speech):
 
 def test_the_mouth_opens_with_the_vowels_and_rests_in_silence(speech):
     act = performance.perform(speech, seed=1, emotion="neutral")
-    gap = visemes.lip_gap_cm(act.motion[:, EXPRESSION])
+    gap = lip_gap_cm(act.motion[:, EXPRESSION])
     names = np.array(visemes.VISEME_NAMES)[act.viseme]
     assert gap[names == "aa"].mean() > 0.5
     quiet = np.r_[gap[:10], gap[-20:]]
@@ -120,7 +121,7 @@ def test_the_mouth_opens_with_the_vowels_and_rests_in_silence(speech):
 
 def test_silence_keeps_eyes_and_head_alive():
     act = performance.perform(voice.silence(20.0), seed=2, emotion="neutral")
-    assert visemes.lip_gap_cm(act.motion[:, EXPRESSION]).max() < 0.05
+    assert lip_gap_cm(act.motion[:, EXPRESSION]).max() < 0.05
     assert act.motion[:, 0].std() > 0.005
     assert (np.diff((act.blink > 0.5).astype(int)) == 1).sum() >= 2
 

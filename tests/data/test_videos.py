@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import GAZE, MOTION_INDEX, POSE, SAMPLES_PER_FRAME
-from vasa_jax.data import videos
+from vasa_jax.core.types import EXPRESSION, GAZE, MOTION_INDEX, POSE, SAMPLES_PER_FRAME
+from vasa_jax.data import videos, voice
+from vasa_jax.motion.lips import lip_gap_cm
 
 
 def test_a_clips_pose_is_relative_and_its_gaze_known():
@@ -34,6 +35,29 @@ def test_frames_without_a_face_repeat_and_a_video_of_nobody_is_left_out(tmp_path
     assert len(seen["s"]) == 28 * SAMPLES_PER_FRAME
     landmarks[:10] = np.nan
     assert videos.video_clip(tmp_path / "a.mp4", reader=None) is None
+
+
+def test_lips_shut_on_the_m_that_is_heard_and_nowhere_else(monkeypatch):
+    frames, rng = 30, np.random.default_rng(0)
+    said = [("a", 0.0, 0.5), ("m", 0.5, 0.62), ("a", 0.62, 1.2)]
+    spans = [voice.Phoneme(*p) for p in said]
+    monkeypatch.setattr(videos, "recognised", lambda samples: voice.Speech(samples, spans))
+    monkeypatch.setattr(videos, "typical_rest", lambda landmarks, silent: None)
+
+    class Reader:
+        def rest(self, found):
+            return found
+
+        def __call__(self, landmarks, rest):
+            motion = np.zeros((len(landmarks), 54), np.float32)
+            motion[:, MOTION_INDEX["jawOpen"]] = 0.3
+            return motion
+
+    landmarks = np.tile(rng.uniform(100, 300, (1, 478, 3)), (frames, 1, 1))
+    sound = rng.normal(0, 0.05, frames * SAMPLES_PER_FRAME).astype(np.float32)
+    gap = lip_gap_cm(videos.landmark_clip(landmarks, sound, Reader()).motion[:, EXPRESSION])
+    assert gap[13:15].max() < 0.05  # 0.52 to 0.6 s
+    np.testing.assert_allclose(gap[[2, 6, 22, 27]], 0.3 * 3.27, rtol=1e-3)  # as it was read
 
 
 def test_kept_landmarks_are_not_looked_for_again(tmp_path):

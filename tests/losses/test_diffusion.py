@@ -1,8 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import MOTION_DIM
-from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss
+from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
+from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss, unsealed
 from vasa_jax.motion.latents import GROUPS
 
 
@@ -38,3 +38,31 @@ def test_the_velocity_term_ignores_a_constant_offset():
     plain, _ = motion_loss(MotionLossConfig(), target + 0.5, target, valid)
     with_velocity, _ = motion_loss(MotionLossConfig(velocity=3.0), target + 0.5, target, valid)
     np.testing.assert_allclose(with_velocity, plain, rtol=1e-4)
+
+
+def lips(jaw_open, mouth_close=0.0):
+    """Motion (1, T, M) of these weights, everything else 0."""
+    motion = np.zeros((1, len(jaw_open), MOTION_DIM), np.float32)
+    motion[..., MOTION_INDEX["jawOpen"]] = jaw_open
+    motion[..., MOTION_INDEX["mouthClose"]] = mouth_close
+    return motion
+
+
+def test_only_lips_that_should_be_shut_are_charged_for_their_gap():
+    # One unit of jawOpen parts the lips by 3.27 cm (the table measured on the head).
+    target, valid = lips([0.0, 0.2, 0.0, 0.0]), np.ones((1, 4), bool)
+    charge = unsealed(jnp.asarray(lips([0.1, 0.0, 0.0, 0.2])), target, valid)
+    np.testing.assert_allclose(charge, [(0.327**2 + 0.654**2) / 4], rtol=1e-5)
+    # An open jaw behind closed lips is no gap, neither in the truth nor in the guess.
+    closed = lips([0.4], 0.4)
+    assert unsealed(jnp.asarray(closed), lips([0.0]), valid[:, :1]) == 0.0
+    assert unsealed(jnp.asarray(lips([0.1])), closed, valid[:, :1]) > 0.1
+
+
+def test_gaps_that_nobody_knows_or_counts_are_free():
+    target, guess = lips([0.0, np.nan]), lips([0.1, np.nan])
+    valid, trust = np.array([[True, False]]), np.ones((1, MOTION_DIM), np.float32)
+    np.testing.assert_allclose(unsealed(guess, target, valid, trust), [0.327**2], rtol=1e-5)
+    assert unsealed(guess, target, valid, trust * 0)[0] == 0.0
+    trust[0, MOTION_INDEX["jawOpen"]] = 0.25
+    np.testing.assert_allclose(unsealed(guess, target, valid, trust), [0.327**2 / 4], rtol=1e-5)

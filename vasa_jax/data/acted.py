@@ -1,4 +1,4 @@
-"""Clips whose motion is acted by rules, to synthetic voices or to what is heard in real ones."""
+"""Clips whose motion is acted by rules, to synthetic voices that know what they say and when."""
 
 from __future__ import annotations
 
@@ -8,18 +8,8 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EXPRESSION,
-    MOTION_DIM,
-    MOTION_NAMES,
-    SAMPLE_RATE_HZ,
-    SAMPLES_PER_FRAME,
-    Controls,
-)
+from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.corpus import MotionClip, write_shard
-from vasa_jax.motion.latents import LIPS
-
-OPENERS = ("jawOpen", "mouthLowerDown", "mouthUpperUp")
 
 
 def synthetic_clip(rng: np.random.Generator) -> MotionClip:
@@ -89,84 +79,6 @@ def toy_clips(count: int = 8, frames: int = 150, seed: int = 0) -> list[MotionCl
         sound = (buzz * loud * 32767).astype(np.int16)
         out.append(MotionClip(sound, motion, controls, viseme, np.ones(54, np.float32), True))
     return out
-
-
-def recognised_phonemes(samples: np.ndarray) -> list[Any]:
-    """Spans of phonemes (``voice.Phoneme``) heard in real speech (S,) at 16 kHz, gaps as silence.
-
-    The recogniser is sure near a vowel's middle or a stop's release, so a sound begins half-way
-    back to the one before, at most 50 ms, and ends half-way to the next.
-    """
-    from vasa_jax.data import voice
-    from vasa_jax.metrics import phonemes
-
-    duration_s = len(samples) / SAMPLE_RATE_HZ
-    heard = phonemes.recognise(samples)
-    spans = []
-    for i, p in enumerate(heard):
-        before = heard[i - 1].start if i else -1.0
-        after = heard[i + 1].start if i + 1 < len(heard) else p.start + 1.0
-        start = max(p.start - 0.05, 0.5 * (p.start + before), 0.0)
-        end = min(0.5 * (p.start + after), p.start + 0.15, duration_s)
-        if end > start + 0.005:
-            spans.append(voice.Phoneme(p.symbol, start, end))
-    return list(voice.join([voice.Speech(samples, spans)]).phonemes)
-
-
-def recognised_clip(
-    samples: np.ndarray, *, seed: int, real_gap_cm: np.ndarray | None = None
-) -> MotionClip:
-    """Real speech acted out: phonemes from the recogniser, then the synthetic performance.
-
-    This gives real voices the exact conventions of the synthetic data (true closures, rest in
-    silence). ``real_gap_cm (T,)``, the measured gap between the speaker's lips, makes the opening
-    real: what opens the mouth is scaled until the gap of the weights is the measured one.
-    """
-    from vasa_jax.data import performance, visemes, voice
-
-    frames = len(samples) // SAMPLES_PER_FRAME
-    samples = np.asarray(samples[: frames * SAMPLES_PER_FRAME], np.float32)
-    spans = recognised_phonemes(samples)
-    level = float(np.sqrt(np.mean(np.square(samples)))) + 1e-6
-    said = voice.Speech(samples * (0.06 / level), spans)
-    acted = performance.perform(said, seed=seed, emotion="neutral", strength=0.5)
-    motion = np.array(acted.motion[:frames], np.float32)
-    if real_gap_cm is not None:
-        weights = motion[:, EXPRESSION]
-        gap = np.maximum(visemes.lip_gap_cm(weights), 0.02)
-        wanted = np.interp(np.arange(frames), np.arange(len(real_gap_cm)), real_gap_cm)
-        # Within bounds, and never opening what must be shut.
-        scale = np.clip(np.maximum(wanted, 0.0) / gap, 0.35, 1.6)[:, None]
-        scale = np.where(acted.closure[:frames, None] > 0.5, np.minimum(scale, 1.0), scale)
-        openers = [i for i in LIPS if MOTION_NAMES[i].startswith(OPENERS)]
-        motion[:, openers] = np.clip(motion[:, openers] * scale, 0.0, 1.0)
-    return MotionClip(
-        samples, motion, Controls(*(np.asarray(x[:frames], np.float32) for x in acted.controls)),
-        np.asarray(acted.viseme[:frames], np.int8), np.ones(MOTION_DIM, np.float32), True,
-    )  # fmt: skip
-
-
-def make_recognised_shards(out: Path, folder: Path, gaps: Path | None, *, per_shard: int) -> None:
-    """Shards of every recording or video in ``folder``.
-
-    ``gaps`` may hold ``NAME.npy``, the measured lip gap in cm per frame, for some of them.
-    """
-    from vasa_jax.io.audio import read_audio
-
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".wav", ".flac", ".mp3"))
-    for i in range(-(-len(files) // per_shard)):
-        path = out / f"recognised_{i:05d}.npz"
-        if path.exists():
-            continue
-        clips = []
-        for number, file in enumerate(files[i * per_shard : (i + 1) * per_shard]):
-            rng = np.random.default_rng([13, i, number])
-            measured = gaps / f"{file.stem}.npy" if gaps is not None else None
-            gap = np.load(measured) if measured is not None and measured.exists() else None
-            seed = int(rng.integers(2**31))
-            clips.append(recognised_clip(read_audio(file), seed=seed, real_gap_cm=gap))
-        write_shard(path, clips)
-        print(f"shard {i + 1} of {-(-len(files) // per_shard)}", flush=True)
 
 
 def make_synthetic_shard(path: Path, *, seed: int, minutes: float) -> None:

@@ -160,8 +160,14 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0, help="of synthetic speech")
     parser.add_argument("--minutes-per-shard", type=float, default=5.0)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
-    parser.add_argument("--folder", type=Path, help="of videos of one talking person each")
+    parser.add_argument(
+        "--folder", type=Path, help="of videos of one talking person each, or of recordings"
+    )
     parser.add_argument("--gaps", type=Path, help="folder of measured lip gaps, NAME.npy in cm")
+    parser.add_argument(
+        "--join", type=float, default=0.0, metavar="SECONDS",
+        help="speech: short recordings of one folder follow one another until a clip is that long",
+    )  # fmt: skip
     parser.add_argument("--encoder", type=Path, help="run folder of configs/motion_encoder.py")
     parser.add_argument("--head", type=Path, help="head model, .npz, if not the bundled one")
     parser.add_argument("--landmarks", type=Path, help="folder that keeps the videos' landmarks")
@@ -169,7 +175,9 @@ def main() -> None:
     if args.source == "speech":
         if args.folder is None:
             parser.error("speech needs --folder")
-        acted.make_recognised_shards(args.out, args.folder, args.gaps, per_shard=50)
+        from vasa_jax.data import recorded
+
+        recorded.make_shards(args.out, args.folder, args.gaps, join_s=args.join)
         return
     if args.source == "videos":
         if args.folder is None or args.encoder is None:

@@ -17,6 +17,7 @@ from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import (
+    EXPRESSION,
     GAZE,
     MOTION_DIM,
     MOTION_INDEX,
@@ -25,9 +26,9 @@ from vasa_jax.core.types import (
     Controls,
 )
 from vasa_jax.data import visemes
-from vasa_jax.data.acted import recognised_phonemes
 from vasa_jax.data.corpus import MotionClip, write_shard
 from vasa_jax.data.faces import example_head
+from vasa_jax.data.recorded import recognised
 from vasa_jax.face import align
 from vasa_jax.face.finder import FaceTracker
 from vasa_jax.face.head import load_head
@@ -104,15 +105,23 @@ def found_enough(landmarks_TL3: np.ndarray) -> bool:
 def landmark_clip(
     landmarks_TL3: np.ndarray, samples: np.ndarray, reader: MotionReader
 ) -> MotionClip:
-    """Landmarks (T, 478, 3) in px and mono sound at 16 kHz of one person -> their clip."""
+    """Landmarks (T, 478, 3) in px and mono sound at 16 kHz of one person -> their clip.
+
+    The lips are shut on every p, b and m that is heard. People do so nine times of ten
+    (``metrics/sync.py``), but landmarks of lips that touch are still a few pixels apart, and the
+    encoder passes that on.
+    """
     frames = min(len(landmarks_TL3), len(samples) // SAMPLES_PER_FRAME)
     samples = np.asarray(samples[: frames * SAMPLES_PER_FRAME], np.float32)
     landmarks = landmarks_TL3[:frames]
     crop = align.crop_from_landmarks(np.median(landmarks, axis=0))
     in_crop = align.to_crop(landmarks, crop)
-    heard = visemes.mouth_curves(recognised_phonemes(samples), samples)
+    heard = visemes.mouth_curves(recognised(samples).phonemes, samples)
     rest = reader.rest(typical_rest(in_crop, heard.speaking[:frames] < SILENT))
-    return real_clip(samples, reader(in_crop, rest), heard.viseme[:frames].astype(np.int8))
+    motion = reader(in_crop, rest)
+    shut, unknown = heard.closure[:frames], np.zeros(frames, np.float32)
+    motion[:, EXPRESSION] = visemes.seal(motion[:, EXPRESSION], shut, unknown)
+    return real_clip(samples, motion, heard.viseme[:frames].astype(np.int8))
 
 
 def video_sound(path: Path) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from vasa_jax.core.types import EXPRESSION_NAMES, FPS, SAMPLE_RATE_HZ
 from vasa_jax.data.voice import SILENCE, Phoneme
 from vasa_jax.motion.emotions import INDEX, weights
+from vasa_jax.motion.lips import LIP_GAP_CM
 
 RATE_HZ = 200
 E = len(EXPRESSION_NAMES)
@@ -81,14 +82,6 @@ _BY_SYMBOL = {
 _VISEME_OF = {symbol: name for name, symbols in _BY_SYMBOL.items() for symbol in symbols}
 VOWELS = frozenset("AE EH IH AX OH UW OE aa".split()) | {"RR"}
 
-# Opening of the inner lips (cm) per unit of weight, measured at three pairs of lip points of an
-# average head; the closure solves for what is left over.
-LIP_GAP_CM = weights(
-    jawOpen=3.27, mouthClose=-3.89, mouthFunnel=1.37, mouthLowerDown=0.338, mouthUpperUp=0.355,
-    noseSneer=0.311, mouthShrugUpper=0.526, mouthShrugLower=-0.688, mouthRollLower=-0.375,
-    mouthRollUpper=0.182, mouthPress=-0.127, mouthPucker=-0.05, jawForward=0.129,
-    cheekSquint=0.018, mouthDimple=-0.036,
-)  # fmt: skip
 _OPENERS = weights(
     jawOpen=1, mouthFunnel=0.85, mouthLowerDown=1, mouthUpperUp=1, noseSneer=0.5, jawForward=1,
     mouthShrugUpper=0.8, mouthStretch=0.4, mouthClose=1, mouthRollLower=1, mouthRollUpper=1,
@@ -250,11 +243,6 @@ def seal(expression_TE: np.ndarray, closure_T: np.ndarray, labiodental_T: np.nda
     over = np.maximum(x @ LIP_GAP_CM + 0.03, 0) * closure_T**2
     x[:, INDEX["mouthClose"]] += over / -LIP_GAP_CM[INDEX["mouthClose"]]
     return np.clip(x, 0, 1).astype(np.float32)
-
-
-def lip_gap_cm(expression_TE: np.ndarray) -> np.ndarray:
-    """Opening of the lips (T,) in cm by the linear table, 0 when shut."""
-    return np.maximum(expression_TE @ LIP_GAP_CM, 0)
 
 
 def smooth(x_TC: np.ndarray, sigma: float) -> np.ndarray:

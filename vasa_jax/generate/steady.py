@@ -1,8 +1,12 @@
-"""What the lite model's head does more than people's do: it strays, it trembles, it turns too far.
+"""What the lite model does otherwise than people, mended after it, alike offline and live.
 
-All that is mended after the model, alike offline (here) and live (``realtime.py``). Measured on
-pictures (experiments/2026-11-21_steady_head): distance strayed by 3.8 %, people's by 1.3 %, and the
-head's jitter was above theirs; turns of 40 degrees came, where one portrait shows no face.
+Its head strays, trembles and turns too far. Measured on pictures
+(experiments/2026-11-21_steady_head): distance strayed by 3.8 %, people's by 1.3 %, and the head's
+jitter was above theirs; turns of 40 degrees came, where one portrait shows no face.
+
+Its lips come near on p, b and m and do not always touch: where a model is unsure, it says the mean.
+Lips that are much nearer than they usually are while somebody speaks are on their way to touch, so
+they are brought there (experiments/2026-11-23_closures).
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ import numpy as np
 from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.wishes import distance_to_log_scale
 from vasa_jax.motion.emotions import asked_feeling
+from vasa_jax.motion.lips import lip_gap_cm, pressed
 
 ANGLES = [MOTION_INDEX[name] for name in ("yaw", "pitch", "roll")]
 PLACE = [MOTION_INDEX[name] for name in ("tx", "ty", "log_scale")]
 HELD = 0.8  # share of the slow part of the place that is taken away
 FARTHEST = np.radians([25.0, 18.0, 15.0]).astype(np.float32)  # of ANGLES, approached, not reached
 SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
+NEAR = 1.2  # lips nearer than their usual gap over this close; at no gap at all to the full
+SPEAKING_CM = 0.1  # usual gap below which nobody speaks and nothing is brought together
 FOLLOW = 0.85  # share of its way to the model's angles that the head covers in a frame
 
 
@@ -41,7 +48,8 @@ def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
 
     The model was asked through its condition token, too, and what it adds at higher frequency
     (saccades, sway) stays; this only removes a lasting offset from the number the user gave. What
-    an emotion that is asked for shows on a face (``motion/emotions.py``) is there at the least.
+    an emotion that is asked for shows on a face (``motion/emotions.py``) is there at the least, but
+    lips that speech shuts stay shut.
     """
     out = np.array(motion_TM, np.float32)
     wanted: tuple[tuple[Any, np.ndarray, np.ndarray], ...] = (
@@ -52,10 +60,18 @@ def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
         if np.any(on):
             gap = target - _slow(out[:, columns])
             out[:, columns] += gap * on
-    felt = asked_feeling(controls, out)
+    felt, spoken = asked_feeling(controls, out), out[:, EXPRESSION].copy()
+    usual = _slow(spoken)
     if np.any(felt):
-        out[:, EXPRESSION] += lacking(_slow(felt), _slow(out[:, EXPRESSION]))
+        out[:, EXPRESSION] += lacking(_slow(felt), usual)
+    out[:, EXPRESSION] = pressed(out[:, EXPRESSION], closing(spoken, usual))
     return out
+
+
+def closing(expression_TE: np.ndarray, usual_TE: np.ndarray) -> np.ndarray:
+    """How far lips are on their way to touch, (T,) in [0, 1], beside those of the time around."""
+    gap, usual = lip_gap_cm(expression_TE), lip_gap_cm(usual_TE)
+    return np.clip((usual - NEAR * gap) / np.maximum(usual, SPEAKING_CM), 0.0, 1.0)
 
 
 def lacking(felt_TE: np.ndarray, slow_TE: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ Live there is no looking ahead, so everything here is causal and works frame by 
 * wishes (gaze, distance, emotion) and a bias of the head's pose may change at any time; they glide
   to their new value within ``GLIDE_S`` instead of jumping;
 * the slow part of gaze and distance becomes what was asked for, an emotion's face is there at the
-  least, and the head keeps near its place (``steady.settle`` with the mean of the past in place of
-  a centred one);
+  least, lips on their way to touch do, and the head keeps near its place (``steady.settle`` with
+  the mean of the past in place of a centred one);
 * blinks where the model leaves the eyes open (``generate/blinks.py``);
 * in silence the lips close and stay closed; head, eyes and brows stay the model's own.
 """
@@ -23,9 +23,10 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
 from vasa_jax.generate.blinks import Blinker
-from vasa_jax.generate.steady import ANGLES, HELD, PLACE, calm, held_place, lacking
+from vasa_jax.generate.steady import ANGLES, HELD, PLACE, calm, closing, held_place, lacking
 from vasa_jax.generate.wishes import Wishes
 from vasa_jax.motion.emotions import asked_feeling
+from vasa_jax.motion.lips import pressed
 
 GLIDE_S = 0.15  # time constant towards a new wish
 SLOW_S = 0.3  # wishes own what is slower than this, the model what is faster
@@ -120,8 +121,10 @@ class Steering:
             self._glide.pop(name, None)
 
     def _feel(self, row: np.ndarray, felt_E: np.ndarray) -> None:
-        slow = self._slowly("feeling", row[EXPRESSION])
-        row[EXPRESSION] += lacking(self._towards("feeling", felt_E), slow)
+        spoken = row[EXPRESSION].copy()
+        usual = self._slowly("feeling", spoken)
+        shown = spoken + lacking(self._towards("feeling", felt_E), usual)
+        row[EXPRESSION] = pressed(shown[None], closing(spoken[None], usual[None]))[0]
 
     def _slowly(self, name: str, own: np.ndarray) -> np.ndarray:
         """The slow part of what the model does, after one more frame of it."""

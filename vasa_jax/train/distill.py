@@ -52,7 +52,7 @@ from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.guided import Seen, guided_denoiser
 from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.generate.offline import GenerateDefaults
-from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss
+from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss, unsealed
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import LIDS, MOUTH, MotionStats
 from vasa_jax.train.initial import initial_weights, load_teacher
@@ -225,7 +225,7 @@ def distill_loss(
     cfg: DistillConfig, stats: MotionStats, teacher: Any, params: Any, batch: dict[str, Any]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The objective on one batch (``MotionWindows.batch`` with ``draw_windows``), a mean over its
-    rows. Of its motion (B, K + W, M) only the past is used, as context."""
+    rows. Of its motion (B, K + W, M) the past is used, as context, and where lips are shut."""
     model, k, w = cfg.model, cfg.model.past, cfg.model.window
     drawn = batch["drawn"]
     past = stats.normalize(batch["motion"])[:, :k] + drawn["past_noise"]
@@ -252,6 +252,14 @@ def distill_loss(
     per_step = per_step.mean(1)
     loss = (per_step * snr_weights(schedule, times, cfg.snr_cap)).mean()
     terms = {name: term.mean() for name, term in terms.items()}
+    if cfg.loss.sealed:
+        told = counted & drawn["keep"]["audio"][:, None]
+        truth = batch["motion"][:, k:]
+        gaps = jax.vmap(
+            lambda x0: unsealed(stats.denormalize(x0), truth, told, batch["trust"]).mean()
+        )(said)
+        terms["unsealed_cm2"] = gaps[-1]  # of what is shown
+        loss = loss + cfg.loss.sealed * gaps.mean()
     return loss, {**terms, **{f"step_{i}": v for i, v in enumerate(per_step)}, "loss": loss}
 
 

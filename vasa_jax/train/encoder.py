@@ -30,6 +30,7 @@ from vasa_jax.face.finder import LEFT_LIDS, RIGHT_LIDS
 from vasa_jax.face.fit import landmark_head
 from vasa_jax.face.head import Head
 from vasa_jax.face.motion_encoder import MotionEncoder, MotionEncoderConfig
+from vasa_jax.motion import lips
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
@@ -318,7 +319,7 @@ def encoder_loss(
     terms = {
         "weights": jnp.square(wrong).sum(-1).mean(),
         "shape": jnp.square(moved).sum(-1).mean(),
-        "gap": jnp.square(wrong @ jnp.asarray(visemes.LIP_GAP_CM)).mean(),
+        "gap": jnp.square(wrong @ jnp.asarray(lips.LIP_GAP_CM)).mean(),
         "gaze": jnp.square(eye - truth.eye).sum(-1).mean(),
     }
     loss = (
@@ -334,7 +335,7 @@ def agreement(
     made_NE: np.ndarray, eye_N2: np.ndarray, true_NE: np.ndarray, true_eye_N2: np.ndarray
 ) -> dict[str, float]:
     """Mean absolute error and correlation of what speech and life need (weights, cm, rad)."""
-    pairs = {"lip_gap_cm": (visemes.lip_gap_cm(made_NE), visemes.lip_gap_cm(true_NE))}
+    pairs = {"lip_gap_cm": (lips.lip_gap_cm(made_NE), lips.lip_gap_cm(true_NE))}
     for name in ("jawOpen", "mouthClose", "mouthPucker", "mouthSmile_L", "eyeBlink_L",
                  "browDown_L", "browInnerUp_L"):  # fmt: skip
         i = visemes.INDEX[name]

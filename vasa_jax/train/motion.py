@@ -27,7 +27,7 @@ from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers, times
 from vasa_jax.diffusion.process import corrupt
 from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
-from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss
+from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss, unsealed
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MOUTH, MotionStats
 from vasa_jax.train.initial import initial_tables, initial_weights
@@ -184,6 +184,11 @@ def drawn_loss(
     per_example, terms = motion_loss(cfg.loss, x0, clean, counted, batch["trust"])
     total = per_example.mean()
     terms = {**terms, "x0": total}
+    if cfg.loss.sealed:
+        told = counted & keep["audio"][:, None]  # without a sound nobody knows when to close
+        gap = unsealed(stats.denormalize(x0), batch["motion"][:, k:], told, batch["trust"])
+        terms["unsealed_cm2"] = gap.mean()
+        total = total + cfg.loss.sealed * terms["unsealed_cm2"]
     heard = batch["motion_valid"] & audio_valid[:, : k + w] & keep["audio"][:, None]
     heard = heard.at[:, :k].set(heard[:, :k] & keep["past"][:, None])
     if cfg.loss.auxiliary:
