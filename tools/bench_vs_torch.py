@@ -157,16 +157,12 @@ def layer_table(args: argparse.Namespace, deadline: float) -> tuple[list[dict[st
 
 def machine(about: dict[str, Any]) -> dict[str, Any]:
     """The processor and the device."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
+    from vasa_jax.core.machine import processor
+
     cores = about.get("threads") or os.cpu_count()
     device = about.get("device", "unknown")
     short = f"cpu{cores}" if device == "cpu" else device.replace(" ", "-").lower()
-    return {"cpu": model, "cores": cores, "device": device, "short": short}
+    return {"cpu": processor(), "cores": cores, "device": device, "short": short}
 
 
 def versions(about: dict[str, Any]) -> dict[str, str]:

@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kind = "cpu" if device.platform == "cpu" else device.device_kind.replace(" ", "-").lower()
     return {
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": cores,
         "device": device.device_kind,
         "short": f"{kind}{cores}" if kind == "cpu" else kind,
@@ -88,7 +88,7 @@ def device_memory_mb() -> float | None:
     return None if peak is None else peak / 2**20
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, and its family and model: on virtual machines many share a name."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
