@@ -12,8 +12,8 @@ Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic -
          The second line with the program flite and the extra [voices] installed, whose natural
          voices it then mixes in. The third gives real speech with acted mouths, the fourth the
          mouths of the video, the fifth more people and languages: telephone prompts of five voices
-         as in Debian's packages asterisk-core-sounds-{en,es,fr,it,ru}-g722 (CC BY-SA 3.0, the
-         Russian ones CC BY 3.0) and asterisk-prompt-fr-armelle (BSD), a folder for each voice.
+         as in Debian's packages asterisk-core-sounds-{en,es,fr,it,ru}-g722 (CC BY-SA 3.0; it and ru
+         CC BY 3.0) and asterisk-prompt-fr-armelle (BSD), a folder for each voice.
 Run      vasa-jax train --config configs/motion_lite.py --workdir runs/motion_lite
 Smoke    vasa-jax train --config configs/motion_lite.py:smoke --workdir runs/smoke   (a minute)
 Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir runs/overfit

@@ -5,13 +5,12 @@ the teacher's; 2000 steps take an hour and a half. Expected: `distance` (held-ou
 guided steps of the teacher) from 0.08 of the teacher's own four steps to 0.011, lids as lively as
 the teacher's.
 
-The bundled student learned in two runs: 2000 steps with the mouth guided as the rest (--set
-mouth_guidance=0.5), then, from its weights, 800 with what is the default now and less data:
+The bundled student learned in three runs: 2000 steps with the mouth guided as the rest (--set
+mouth_guidance=0.5), 800 with what is the default now, and 1500 of a better teacher, each from the
+weights before it:
 
          vasa-jax train --config configs/motion_lite_distill.py --workdir runs/student \
-             --set teacher=lite --set student=lite --set optim.lr=1e-4 --set optim.steps=800 \
-             --set 'data.folders=$VASA_DATA/motion_synthetic,$VASA_DATA/motion_grid' \
-             --set data.shares=0.6,0.4
+             --set teacher=runs/motion_lite --set student=lite --set optim.steps=1500
 
 Data     as in configs/motion_lite.py
 Run      vasa-jax train --config configs/motion_lite_distill.py --workdir runs/distill \
