@@ -144,7 +144,8 @@ def test_wishes_are_kept_whatever_the_weights_say(talker, speech):
 def test_settling_leaves_alone_what_nobody_asked_for():
     motion = np.random.default_rng(0).normal(size=(40, 54)).astype(np.float32)
     moved = settle(motion, wishes().controls(40)) != motion
-    assert not np.delete(moved, PLACE, axis=1).any()
+    kept = np.delete(moved, [*PLACE, MOTION_INDEX["mouthClose"]], axis=1)  # lips that come near
+    assert not kept.any()
     moved = settle(motion, wishes(gaze=[5, 5]).controls(40)) != motion
     assert moved[:, GAZE].any() and not np.delete(moved, [7, 8, *PLACE], axis=1).any()
 
@@ -188,3 +189,29 @@ def test_bad_requests_are_refused_at_once(talker, speech):
         talker.generate(speech, steps=0)
     with pytest.raises(UserError, match="0.2 s"):
         talker.generate(speech[:1600])
+
+
+def test_a_large_head_is_drawn_finer_and_moves_as_before(release, speech, monkeypatch):
+    noise = np.random.default_rng(0).normal(0, 25, (400, 400, 1))  # grain finer than the square
+    picture = np.clip(drawn_face(400) + noise, 0, 255).astype(np.uint8)
+    talker = Talker(release, picture)
+    fine = np.stack(list(talker.generate(speech, mark=False))).astype(float)
+    monkeypatch.setattr("vasa_jax.generate.talker.portrait_detail", lambda *given: None)
+    coarse = np.stack(list(talker.generate(speech, mark=False))).astype(float)
+
+    def grain(pictures):  # of the head, where the paste lies
+        x0, y0, x1, y1 = np.asarray(talker.face.box).astype(int)
+        head = pictures[:, y0:y1, x0:x1]
+        return np.abs(head[:, 1:] - head[:, :-1]).mean()
+
+    assert grain(fine) > 1.3 * grain(coarse)
+    assert np.abs(fine.mean((1, 2, 3)) - coarse.mean((1, 2, 3))).max() < 1.0
+
+
+def test_both_ways_to_draw_make_the_same_square(talker):
+    motion = np.random.default_rng(0).normal(0, 0.1, (RENDER_BATCH, 54)).astype(np.float32)
+    detail = np.zeros((2 * talker.engine.size, 2 * talker.engine.size, 3), np.float32)
+    plain = np.stack(list(talker.render(motion))).astype(int)
+    squares, fine = zip(*talker._squares(motion, detail), strict=True)
+    assert np.abs(np.stack(squares) - plain).max() <= 1
+    assert fine[0].shape == detail.shape

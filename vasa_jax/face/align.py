@@ -149,12 +149,17 @@ class Paster:
         return (mask * 255.0 + 0.5).astype(np.uint8)
 
     def paste(self, frame_u8: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The picture with ``frame_u8`` (n, n, 3) laid over it by ``mask`` (n, n) uint8."""
+        """The picture with a square laid over it by ``mask`` (n, n) uint8.
+
+        ``frame_u8`` (k, k, 3) may be finer than what the mask was made of.
+        """
         out = self._image.copy()
         if min(self._shape) <= 0:
             return out
+        finer = len(frame_u8) / len(mask)
+        left, top, right, bottom = (side * finer for side in self._box)
         head = Image.fromarray(frame_u8).resize(
-            self._shape, Image.Resampling.BICUBIC, box=self._box
+            self._shape, Image.Resampling.BICUBIC, box=(left, top, right, bottom)
         )
         alpha = Image.fromarray(mask).resize(self._shape, Image.Resampling.BILINEAR, box=self._box)
         mixed = Image.composite(head, self._region, alpha)

@@ -14,6 +14,7 @@ from vasa_jax.core.programs import Program
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
 from vasa_jax.face import inpaint, lashes
+from vasa_jax.face.detail import Origin
 from vasa_jax.face.encoders import AppearanceEncoder, DynamicsEncoder
 from vasa_jax.face.fit import FaceFit
 from vasa_jax.face.geometry import (
@@ -175,18 +176,31 @@ class FaceAutoencoder:
         (B, Y, X).
         """
 
+        return self._moved(head, appearance, pose)[:4]
+
+    def _moved(self, head: Head, appearance: Appearance, pose: Pose):
+        """``warp_pose``, the flow (B, Y, X, 2), and what of it the portrait shows (B, Y, X)."""
+
         def geometry(one: Pose):
             g = drive_geometry(head, appearance.geometry, one, size=self.cfg.size)
             layers = inpaint.warp_layers(appearance.layers, g)
-            return layers, g.maps, from_memory(contour, g.flow), g.lashes
+            shown = 1.0 - jnp.maximum(g.maps.face * (1.0 - g.known), g.maps.hidden)
+            return (
+                layers, g.maps, from_memory(contour, g.flow), g.lashes, jnp.stack(g.flow, -1), shown
+            )  # fmt: skip
 
         return jax.lax.map(geometry, pose)
 
     def render_pose(self, params, head: Head, appearance: Appearance, pose: Pose) -> Array:
         """Renders absolute poses (leading axis B) of one portrait."""
+        return self._render_pose(params, head, appearance, pose)[0]
+
+    def _render_pose(
+        self, params, head: Head, appearance: Appearance, pose: Pose
+    ) -> tuple[Array, Origin]:
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, contour, line = jax.lax.optimization_barrier(
-            self.warp_pose(head, appearance, pose)
+        warped, maps, contour, line, flow, shown = jax.lax.optimization_barrier(
+            self._moved(head, appearance, pose)
         )
         b = warped.shape[0]
         volume = jnp.broadcast_to(appearance.volume, (b, *appearance.volume.shape))
@@ -202,14 +216,19 @@ class FaceAutoencoder:
         moved = warped[..., :3]
         blank = (1.0 - appearance.irises) * maps.eyeball[inner][..., None]
         image = out["image"] + blank * (moved[inner] - out["image"])
+        kept = out["weight"][..., 0]
+        kept = kept + blank[..., 0] * (1.0 - kept)
+        clear = shown * (1.0 - contour) * (1.0 - line)
         if m == 0:
-            return lashes.draw(soften(image, contour), line)
+            return lashes.draw(soften(image, contour), line), Origin(flow, kept * clear)
         # Only flow happens near the border of the crop; a short ramp hides where the net begins.
         edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
         ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
         center = moved[inner] + ramp * (image - moved[inner])
         whole = soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
-        return lashes.draw(whole, line)
+        kept = 1.0 + ramp[..., 0] * (kept - 1.0)
+        share = jax.lax.dynamic_update_slice(jnp.ones_like(clear), kept, (0, m, m)) * clear
+        return lashes.draw(whole, line), Origin(flow, share)
 
     def render_uint8(self, params: Any, appearance: Appearance, motion_BM: Array) -> np.ndarray:
         """Compiled ``render`` as uint8 numpy frames, for callers without a step of their own."""
@@ -220,10 +239,16 @@ class FaceAutoencoder:
         self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
     ) -> Array:
         """Images (B, Y, X, 3) in [-1, 1] for driving motions (B, 54); wrap in ``jax.jit``."""
+        return self.render_traced(params, appearance, motion_BM, head=head)[0]
+
+    def render_traced(
+        self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
+    ) -> tuple[Array, Origin]:
+        """``render``, and where in the portrait its pixels come from."""
         head = self.head if head is None else head
         g = appearance.geometry
         pose = jax.vmap(lambda m: heads.drive(g.motion, g.placement, m))(motion_BM)
-        return self.render_pose(params, head, appearance, pose)
+        return self._render_pose(params, head, appearance, pose)
 
 
 def soften(image_BYXC: Array, contour_BYX: Array) -> Array:

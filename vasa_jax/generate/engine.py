@@ -13,6 +13,7 @@ from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.programs import Program
 from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, to_uint8
+from vasa_jax.face.detail import enlarged
 from vasa_jax.face.head import head_from_arrays
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.offline import GenerateDefaults
@@ -46,6 +47,7 @@ class Engine:
                 GenerateDefaults, release.config["student"]["generate"]
             )
         self.render = Program(self._render, closed_over=(face_config,))
+        self.render_fine = Program(self._render_fine, closed_over=(face_config,))
         self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
 
     @property
@@ -55,6 +57,14 @@ class Engine:
 
     def _render(self, params: Any, head: Any, appearance: Appearance, motion_BM: Any) -> Any:
         return to_uint8(self.autoencoder.render(params, appearance, motion_BM, head=head))
+
+    def _render_fine(
+        self, params: Any, head: Any, appearance: Appearance, detail_RR3: Any, motion_BM: Any
+    ) -> tuple[Any, Any]:
+        image, origin = self.autoencoder.render_traced(params, appearance, motion_BM, head=head)
+        # Lest the enlargement find every pixel anew.
+        image, origin = jax.lax.optimization_barrier((image, origin))
+        return to_uint8(image), to_uint8(enlarged(image, detail_RR3, origin))
 
 
 _engines: dict[str, Engine] = {}

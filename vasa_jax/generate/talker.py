@@ -32,6 +32,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import align
 from vasa_jax.face.autoencoder import Appearance, from_uint8
+from vasa_jax.face.detail import portrait_detail
 from vasa_jax.face.finder import Face, FaceFinder
 from vasa_jax.face.fit import FaceFit, fit_portrait
 from vasa_jax.generate.blinks import add_blinks
@@ -237,22 +238,30 @@ class Talker:
 
     def render(self, motion_TM: np.ndarray) -> Iterator[np.ndarray]:
         """The model's square, uint8, for each row of a driving motion (T, 54)."""
+        return (square for square, _ in self._squares(motion_TM, None))
+
+    def _squares(
+        self, motion_TM: np.ndarray, detail: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The model's square of each row, and the finest there is, which may be the same."""
         engine, batch = self.engine, RENDER_BATCH
 
-        def compute(start: int) -> np.ndarray:
+        def compute(start: int) -> list[tuple[np.ndarray, np.ndarray]]:
             rows = motion_TM[start : start + batch]
             # The last batch is filled up: another shape would compile another program.
             full = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), 0)])
-            images = engine.render(
-                engine.face_params, engine.autoencoder.head, self.appearance, full
-            )
-            return np.asarray(images)[: len(rows)]
+            given = engine.face_params, engine.autoencoder.head, self.appearance
+            if detail is None:
+                images = fine = np.asarray(engine.render(*given, full))
+            else:
+                images, fine = (np.asarray(x) for x in engine.render_fine(*given, detail, full))
+            return list(zip(images[: len(rows)], fine, strict=False))
 
         # Two batches at a time: one program of many small operations does not fill two CPU cores,
         # and on an accelerator the next batch is computed while this one is copied and encoded.
         starts = range(0, len(motion_TM), batch)
         with concurrent.futures.ThreadPoolExecutor(RENDER_AHEAD) as pool:
-            waiting: collections.deque[concurrent.futures.Future[np.ndarray]] = collections.deque()
+            waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
             try:
                 for i, start in enumerate(starts):
                     begin = time.perf_counter()
@@ -315,9 +324,14 @@ class Talker:
         paster = align.Paster(
             self.image, self.crop, self.engine.size, landmarks=self.face.landmarks
         )
-        for square in self.render(motion_TM):
+        detail = None
+        if frame == "full":
+            detail = portrait_detail(self.image, self.crop, self.engine.size)
+        for square, fine in self._squares(motion_TM, detail):
             begin = time.perf_counter()
-            picture = paster(square) if frame == "full" else square
+            picture = square
+            if frame == "full":
+                picture = paster.paste(fine, paster.mask(square))
             pasted = time.perf_counter()
             self._spent["paste"] += pasted - begin
             if marker is not None:
