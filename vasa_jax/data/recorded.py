@@ -29,13 +29,13 @@ from vasa_jax.motion.lips import lip_gap_cm
 
 ENDINGS = (".mp4", ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".g722", ".gsm")
 OPENERS = ("jawOpen", "mouthLowerDown", "mouthUpperUp")
-LEVEL = 0.06  # root mean square of the synthetic voices, to which recordings are set
+LEVEL = 0.06  # root mean square that recordings are set to; synthetic voices have about 0.05
 MIN_PHONEMES_PER_S = 2.0  # fewer are heard in tones and music
 PAUSE_S = (0.2, 0.8)  # between recordings that are joined
 
 
 def recognised(samples_S: np.ndarray) -> voice.Speech:
-    """What is heard in a recording (mono, 16 kHz), gaps as silence, at the level ``LEVEL``.
+    """What is heard in a recording (mono, 16 kHz), gaps as silence, set to ``LEVEL``.
 
     The recogniser is sure of a sound after the lips have done their part (``phonemes.lip_time``).
     A sound begins half-way back to the one before, at most 50 ms, and ends half-way to the next.

@@ -176,31 +176,32 @@ class FaceAutoencoder:
         (B, Y, X).
         """
 
-        return self._moved(head, appearance, pose)[:4]
+        return self._moved(head, appearance, pose, traced=False)
 
-    def _moved(self, head: Head, appearance: Appearance, pose: Pose):
-        """``warp_pose``, the flow (B, Y, X, 2), and what of it the portrait shows (B, Y, X)."""
+    def _moved(self, head: Head, appearance: Appearance, pose: Pose, *, traced: bool):
+        """``warp_pose``; traced, also the flow (B, Y, X, 2) and what of it the portrait shows."""
 
         def geometry(one: Pose):
             g = drive_geometry(head, appearance.geometry, one, size=self.cfg.size)
             layers = inpaint.warp_layers(appearance.layers, g)
+            out = layers, g.maps, from_memory(contour, g.flow), g.lashes
+            if not traced:
+                return out
             shown = 1.0 - jnp.maximum(g.maps.face * (1.0 - g.known), g.maps.hidden)
-            return (
-                layers, g.maps, from_memory(contour, g.flow), g.lashes, jnp.stack(g.flow, -1), shown
-            )  # fmt: skip
+            return *out, jnp.stack(g.flow, -1), shown
 
         return jax.lax.map(geometry, pose)
 
     def render_pose(self, params, head: Head, appearance: Appearance, pose: Pose) -> Array:
         """Renders absolute poses (leading axis B) of one portrait."""
-        return self._render_pose(params, head, appearance, pose)[0]
+        return self._render_pose(params, head, appearance, pose, traced=False)[0]
 
     def _render_pose(
-        self, params, head: Head, appearance: Appearance, pose: Pose
-    ) -> tuple[Array, Origin]:
+        self, params, head: Head, appearance: Appearance, pose: Pose, *, traced: bool
+    ) -> tuple[Array, Origin | None]:
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, contour, line, flow, shown = jax.lax.optimization_barrier(
-            self._moved(head, appearance, pose)
+        warped, maps, contour, line, *way = jax.lax.optimization_barrier(
+            self._moved(head, appearance, pose, traced=traced)
         )
         b = warped.shape[0]
         volume = jnp.broadcast_to(appearance.volume, (b, *appearance.volume.shape))
@@ -218,17 +219,16 @@ class FaceAutoencoder:
         image = out["image"] + blank * (moved[inner] - out["image"])
         kept = out["weight"][..., 0]
         kept = kept + blank[..., 0] * (1.0 - kept)
-        clear = shown * (1.0 - contour) * (1.0 - line)
         if m == 0:
-            return lashes.draw(soften(image, contour), line), Origin(flow, kept * clear)
+            return lashes.draw(soften(image, contour), line), _origin(way, kept, contour, line)
         # Only flow happens near the border of the crop; a short ramp hides where the net begins.
         edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
         ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
         center = moved[inner] + ramp * (image - moved[inner])
         whole = soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
         kept = 1.0 + ramp[..., 0] * (kept - 1.0)
-        share = jax.lax.dynamic_update_slice(jnp.ones_like(clear), kept, (0, m, m)) * clear
-        return lashes.draw(whole, line), Origin(flow, share)
+        kept = jax.lax.dynamic_update_slice(jnp.ones_like(line), kept, (0, m, m))
+        return lashes.draw(whole, line), _origin(way, kept, contour, line)
 
     def render_uint8(self, params: Any, appearance: Appearance, motion_BM: Array) -> np.ndarray:
         """Compiled ``render`` as uint8 numpy frames, for callers without a step of their own."""
@@ -239,16 +239,31 @@ class FaceAutoencoder:
         self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
     ) -> Array:
         """Images (B, Y, X, 3) in [-1, 1] for driving motions (B, 54); wrap in ``jax.jit``."""
-        return self.render_traced(params, appearance, motion_BM, head=head)[0]
+        return self._driven(params, appearance, motion_BM, head, traced=False)[0]
 
     def render_traced(
         self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
     ) -> tuple[Array, Origin]:
         """``render``, and where in the portrait its pixels come from."""
+        image, origin = self._driven(params, appearance, motion_BM, head, traced=True)
+        assert origin is not None
+        return image, origin
+
+    def _driven(
+        self, params, appearance: Appearance, motion_BM, head: Head | None, *, traced: bool
+    ):
         head = self.head if head is None else head
         g = appearance.geometry
         pose = jax.vmap(lambda m: heads.drive(g.motion, g.placement, m))(motion_BM)
-        return self._render_pose(params, head, appearance, pose)
+        return self._render_pose(params, head, appearance, pose, traced=traced)
+
+
+def _origin(way: list[Array], kept: Array, contour: Array, line: Array) -> Origin | None:
+    """Flow and share (B, Y, X); None without a ``way``, the flow and what the portrait shows."""
+    if not way:
+        return None
+    flow, shown = way
+    return Origin(flow, kept * shown * (1.0 - contour) * (1.0 - line))
 
 
 def soften(image_BYXC: Array, contour_BYX: Array) -> Array:

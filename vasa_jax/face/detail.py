@@ -43,8 +43,7 @@ def portrait_detail(image_u8: np.ndarray, crop: Crop, size: int) -> np.ndarray |
     side = SCALE * size
     whole = align.extract(image_u8, crop, side).astype(np.float32)
     small = Image.fromarray(align.extract(image_u8, crop, size))
-    enlarged = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), np.float32)
-    return (whole - enlarged) / 127.5
+    return (whole - np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))) / 127.5
 
 
 def enlarged(image_BYX3: Array, detail_RR3: Array, origin: Origin) -> Array:
