@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import os
@@ -35,7 +36,7 @@ from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core import compile_cache
 from vasa_jax.core.config import from_json
 from vasa_jax.core.machine import machine, versions
-from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, Controls
+from vasa_jax.core.types import SAMPLE_RATE_HZ, Controls
 from vasa_jax.face import head as heads
 from vasa_jax.generate import rolling
 from vasa_jax.generate.engine import Engine
@@ -169,7 +170,8 @@ class Bench:
         sounds = [np.resize(read_audio(p), wanted).astype(np.float32) for p in args.speech]
         self.phonemes = [phonemes.recognise(s) for s in sounds]
         self.features = np.stack([speech_features(self.model, s) for s in sounds])
-        self.landmarks = jax.jit(jax.vmap(self._landmarks))
+        mean_head = functools.partial(heads.mean_landmarks, self.engine.head)
+        self.landmarks = jax.jit(jax.vmap(mean_head))
         self.references: dict[tuple[float, float], np.ndarray] = {}
 
     @staticmethod
@@ -187,15 +189,6 @@ class Bench:
             "seconds": a.seconds, "reference": a.reference, "hop": a.hop, "ahead": a.ahead,
             "seed": a.seed, "cores": a.cores,
         }  # fmt: skip
-
-    def _landmarks(self, motion_54: jax.Array) -> jax.Array:
-        """The mean head's 478 landmarks under one driving motion, as in a picture of side 1."""
-        head = self.engine.head
-        neutral, centers = heads.person(head, jnp.zeros(head.identity.shape[0]))
-        pose = heads.drive(jnp.zeros(MOTION_DIM), jnp.asarray([0.0, 0.0, 0.06]), motion_54)
-        placed = heads.landmarks(head, heads.place_head(head, neutral, centers, pose))
-        # The detector's convention: x right, y down, depth away from the viewer, equal units.
-        return placed * jnp.array([0.5, 0.5, -0.03]) + jnp.array([0.5, 0.5, 0.0])
 
     def roll(
         self, sampler: str, steps: int, scale: float, temperature: float,

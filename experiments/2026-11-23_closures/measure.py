@@ -41,7 +41,7 @@ neutral, centers = heads.person(engine.head, jnp.zeros(engine.head.identity.shap
 
 @jax.jit
 @jax.vmap
-def landmarks(motion):
+def landmarks(motion):  # written out here, since this runs in the tree before, too
     pose = heads.drive(jnp.zeros(MOTION_DIM), jnp.asarray([0.0, 0.0, 0.06]), motion)
     placed = heads.landmarks(engine.head, heads.place_head(engine.head, neutral, centers, pose))
     return placed * jnp.array([0.5, 0.5, -0.03]) + jnp.array([0.5, 0.5, 0.0])

@@ -14,8 +14,8 @@ import numpy as np
 
 import vasa_jax
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import SAMPLE_RATE_HZ
 from vasa_jax.face.align import extract
-from vasa_jax.face.detail import WORTH
 from vasa_jax.generate import talker as talkers
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import contact_sheet, write_image
@@ -32,7 +32,7 @@ args = parser.parse_args()
 
 WAYS = {"without": lambda *given: None, "with": talkers.portrait_detail}
 release = vasa_jax.load_release("lite")
-speech = read_audio(args.speech)[: round(args.seconds * 16_000)]
+speech = read_audio(args.speech)[: round(args.seconds * SAMPLE_RATE_HZ)]
 
 
 def middle(picture, crop):
@@ -48,7 +48,7 @@ for path in sorted(args.portraits.iterdir()):
         talker = vasa_jax.Talker(release, path)
     except UserError:
         continue
-    if talker.crop.size < WORTH * talker.engine.size:
+    if WAYS["with"](talker.image, talker.crop, talker.engine.size) is None:
         print(f"{path.stem}: {talker.crop.size:.0f} px, no detail", flush=True)
         continue
     own = sharpness(middle(talker.image, talker.crop))

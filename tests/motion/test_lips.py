@@ -1,11 +1,13 @@
 """The gap of the lips by the table, beside that of the head model it stands for."""
 
-import jax.numpy as jnp
+import functools
+
+import jax
 import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
 from vasa_jax.generate.engine import Engine
 from vasa_jax.metrics.sync import lip_aperture
@@ -23,16 +25,12 @@ SPEAKING = np.stack([
 def aperture():
     """Gap of the inner lips over the distance of the eyes, as landmarks of the head show it."""
     head = Engine(load_release("lite")).head
-    neutral, centers = heads.person(head, jnp.zeros(head.identity.shape[0]))
+    mean_head = jax.jit(jax.vmap(functools.partial(heads.mean_landmarks, head)))
 
     def measure(expression_TE):
-        marks = []
-        for expression in expression_TE:
-            motion = np.zeros(MOTION_DIM, np.float32)
-            motion[9:] = expression
-            pose = heads.drive(jnp.zeros(MOTION_DIM), jnp.asarray([0.0, 0.0, 0.06]), motion)
-            marks.append(heads.landmarks(head, heads.place_head(head, neutral, centers, pose)))
-        return lip_aperture(np.stack(marks))
+        motion = np.zeros((len(expression_TE), MOTION_DIM), np.float32)
+        motion[:, EXPRESSION] = expression_TE
+        return lip_aperture(np.asarray(mean_head(motion)))
 
     return measure
 

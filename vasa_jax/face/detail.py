@@ -20,7 +20,7 @@ from vasa_jax.face import align
 from vasa_jax.face.align import Crop
 from vasa_jax.nn.resample import CUBIC, LINEAR, double
 from vasa_jax.nn.stored import from_memory
-from vasa_jax.nn.warp import centres, sample_at
+from vasa_jax.nn.warp import image_grid, sample_at
 
 SCALE = 2  # of the model's square
 WORTH = 1.2  # px of the portrait per px of the square below which there is no detail to speak of
@@ -49,8 +49,7 @@ def portrait_detail(image_u8: np.ndarray, crop: Crop, size: int) -> np.ndarray |
 def enlarged(image_BYX3: Array, detail_RR3: Array, origin: Origin) -> Array:
     """Pictures (B, Y, X, 3) in [-1, 1] twice as large, with the detail of where they come from."""
     y_size, x_size = image_BYX3.shape[1:3]
-    grid = jnp.stack(jnp.broadcast_arrays(*centres(y_size, x_size)), -1)
-    fine = jnp.stack(jnp.broadcast_arrays(*centres(SCALE * y_size, SCALE * x_size)), -1)
+    grid, fine = image_grid(y_size, x_size), image_grid(SCALE * y_size, SCALE * x_size)
 
     def one(inputs: tuple[Array, Array, Array]) -> Array:
         image, flow, share = inputs

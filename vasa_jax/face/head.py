@@ -21,7 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM, POSE, Array
+from vasa_jax.core.types import (
+    EXPRESSION,
+    EXPRESSION_NAMES,
+    GAZE,
+    HEAD_WIDTH_CM,
+    MOTION_DIM,
+    POSE,
+    Array,
+)
 
 CAMERA_CM = 70.0  # typical portrait distance; perspective of the nose against the ears
 PIVOT_CM = (0.0, -7.0, -1.0)  # heads turn about the top of the neck, not about their centre
@@ -271,3 +279,14 @@ def landmarks(head: Head, placed_V3: jax.Array) -> jax.Array:
     """The 478 detector landmarks (478, 3) of a placed head."""
     corners = placed_V3[head.landmark_vertices]
     return (corners * head.landmark_weights[..., None]).sum(1)
+
+
+def mean_landmarks(head: Head, motion_54: jax.Array) -> jax.Array:
+    """The mean head's landmarks (478, 3) under one driving motion, as in a picture of side 1.
+
+    The detector's convention: x right, y down, depth away from the viewer, equal units.
+    """
+    neutral, centers = person(head, jnp.zeros(head.identity.shape[0]))
+    pose = drive(jnp.zeros(MOTION_DIM), jnp.asarray([0.0, 0.0, 0.06]), motion_54)
+    placed = landmarks(head, place_head(head, neutral, centers, pose))
+    return placed * jnp.array([0.5, 0.5, -0.03]) + jnp.array([0.5, 0.5, 0.0])

@@ -68,9 +68,12 @@ def settle(motion_TM: np.ndarray, controls: Controls) -> np.ndarray:
     return out
 
 
-def closing(expression_TE: np.ndarray, usual_TE: np.ndarray) -> np.ndarray:
-    """How far lips are on their way to touch, (T,) in [0, 1], beside those of the time around."""
-    gap, usual = lip_gap_cm(expression_TE), lip_gap_cm(usual_TE)
+def closing(expression: np.ndarray, usual_expression: np.ndarray) -> np.ndarray:
+    """How far lips are on their way to touch, 0 to 1, beside those of the time around.
+
+    Both are expressions (..., 45); the result has the shape (...).
+    """
+    gap, usual = lip_gap_cm(expression), lip_gap_cm(usual_expression)
     return np.clip((usual - NEAR * gap) / np.maximum(usual, SPEAKING_CM), 0.0, 1.0)
 
 

@@ -124,7 +124,7 @@ class Steering:
         spoken = row[EXPRESSION].copy()
         usual = self._slowly("feeling", spoken)
         shown = spoken + lacking(self._towards("feeling", felt_E), usual)
-        row[EXPRESSION] = pressed(shown[None], closing(spoken[None], usual[None]))[0]
+        row[EXPRESSION] = pressed(shown, closing(spoken, usual))
 
     def _slowly(self, name: str, own: np.ndarray) -> np.ndarray:
         """The slow part of what the model does, after one more frame of it."""

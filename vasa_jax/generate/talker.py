@@ -245,6 +245,7 @@ class Talker:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The model's square of each row, and the finest there is, which may be the same."""
         engine, batch = self.engine, RENDER_BATCH
+        detail = None if detail is None else jax.device_put(detail)  # once, not for every batch
 
         def compute(start: int) -> list[tuple[np.ndarray, np.ndarray]]:
             rows = motion_TM[start : start + batch]

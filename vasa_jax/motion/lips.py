@@ -23,12 +23,12 @@ def lip_gap_cm(expression: Any) -> Any:
     return (expression @ LIP_GAP_CM).clip(0)
 
 
-def pressed(expression_TE: np.ndarray, shut_T: np.ndarray) -> np.ndarray:
-    """A copy whose lips are nearer by the share ``shut_T`` of their gap: 1 lets them touch.
+def pressed(expression: np.ndarray, shut: np.ndarray) -> np.ndarray:
+    """A copy (..., 45) whose lips are nearer by the share ``shut`` (...) of their gap; 1 touches.
 
     ``mouthClose`` does it, so jaw, smile and rounding stay what they are.
     """
-    out = np.array(expression_TE, np.float32)
-    nearer = lip_gap_cm(out) * shut_T / -LIP_GAP_CM[INDEX["mouthClose"]]
-    out[:, INDEX["mouthClose"]] = np.clip(out[:, INDEX["mouthClose"]] + nearer, 0.0, 1.0)
+    out, close = np.array(expression, np.float32), INDEX["mouthClose"]
+    nearer = lip_gap_cm(out) * shut / -LIP_GAP_CM[close]
+    out[..., close] = np.clip(out[..., close] + nearer, 0.0, 1.0)
     return out
