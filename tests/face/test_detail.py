@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vasa_jax.checkpoint.release import load_release
 from vasa_jax.face import align, detail
 from vasa_jax.face.align import Crop
 from vasa_jax.face.autoencoder import from_uint8, to_uint8
+from vasa_jax.face.head import Pose, head_from_arrays
+from vasa_jax.face.mouth import Mouth, Opening
+from vasa_jax.face.teeth import teeth_of
 from vasa_jax.nn.warp import image_grid
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -26,9 +30,16 @@ def enlarge(picture, shift=(0, 0), share=1.0):
     """The crop as the model would move it by whole pixels of its square, then enlarged."""
     small = np.roll(align.extract(picture, CROP, SIZE), shift[::-1], (0, 1))
     flow = image_grid(SIZE, SIZE) - jnp.asarray(shift, jnp.float32) * 2.0 / SIZE
-    origin = detail.Origin(flow[None], jnp.full((1, SIZE, SIZE), share))
+    nothing = jnp.zeros((1, 8, 8))
+    shut = Opening(nothing, nothing, jnp.zeros((1, 2), jnp.int32))
+    pose = Pose(
+        jnp.eye(3)[None], jnp.array([[0.0, 0.0, 0.07]]), jnp.zeros((1, 45)), jnp.zeros((1, 2))
+    )  # fmt: skip
+    origin = detail.Origin(flow[None], jnp.full((1, SIZE, SIZE), share), shut, pose)
     residual = detail.portrait_detail(picture, CROP, SIZE)
-    out = jax.jit(detail.enlarged)(from_uint8(small)[None], residual, origin)
+    head = head_from_arrays(load_release("lite").params["head"])
+    mouth = Mouth(teeth_of(head, jnp.asarray(head.base)), jnp.zeros(3), jnp.zeros(3))
+    out = jax.jit(detail.enlarged)(from_uint8(small)[None], residual, mouth, origin)
     return np.asarray(to_uint8(out))[0].astype(int)
 
 

@@ -159,6 +159,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
     kept = lite_face.Appearance(
         front(appearance.layers[None]), given, front(appearance.volume[None]),
         q(appearance.z_id[None]), q(appearance.irises),
+        q(appearance.mouth),
     )  # fmt: skip
     made_warped, made_maps, made_contour, made_lashes = twin.warp(head, kept, poses)
     table.share("driver: raster and maps", np.abs(made_maps.numpy() - maps).max(1) < 1e-3)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tools.torch_ref import inpaint, raster
+from tools.torch_ref import inpaint, mouth, raster
 from tools.torch_ref.fill import cells, spread
 from tools.torch_ref.hairline import hair
 from tools.torch_ref.head import HeadTensors, Pose, absolute_pose, drive
@@ -34,6 +34,7 @@ from vasa_jax.face import head as our_head
 from vasa_jax.face import irises as our_irises
 from vasa_jax.face.autoencoder import FaceConfig
 from vasa_jax.face.geometry import NUM_MAPS, Maps
+from vasa_jax.face.mouth import Mouth
 from vasa_jax.face.renderer import BOX_CM
 from vasa_jax.nn.fill import COARSE
 
@@ -228,6 +229,7 @@ class Appearance(NamedTuple):
     volume: Tensor  # (1, C, Z, Y, X) canonical, after G_3D
     z_id: Tensor  # (1, code)
     irises: Tensor  # () 0 if the portrait's open eyes are blank, else 1
+    mouth: Mouth
 
 
 class LiteFace(nn.Module):
@@ -292,9 +294,13 @@ class LiteFace(nn.Module):
         opening = to_front(geometry.opening[None])
         volume, z_id = self.encode_nets(image, opening, pose)
         own = raster.drive_geometry(head, geometry, pose, size=self.cfg.size)
+        maps = _named(own.maps[0])
+        tone = mouth.tone_of(image[0], maps.face[0])
+        teeth = mouth.teeth_of(head, geometry.neutral)
         return Appearance(
-            channels_last(layers), geometry, volume, z_id, irises(image[0], _named(own.maps[0]))
-        )
+            channels_last(layers), geometry, volume, z_id, irises(image[0], maps),
+            mouth.mouth_of(image[0], maps, teeth, tone),
+        )  # fmt: skip
 
     def warp(self, head: HeadTensors, appearance: Appearance, pose: Pose):
         """Warped layers (B, 6, Y, X), maps, contour weight and lashes, no net at all."""
@@ -328,6 +334,7 @@ class LiteFace(nn.Module):
             moved[:, :, m : n - m, m : n - m] = middle + ramp * (image - middle)
             image = moved
         image = image + edge_weight * (binomial(image) - image)
+        image = mouth.paint(image, appearance.mouth, _named(maps).mouth_interior, pose)
         return (image + 1.0) * (1.0 - line) - 1.0
 
     def render(self, head: HeadTensors, appearance: Appearance, motion_BM: Tensor) -> Tensor:

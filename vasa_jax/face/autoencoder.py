@@ -28,6 +28,7 @@ from vasa_jax.face.geometry import (
 from vasa_jax.face.hairline import hair
 from vasa_jax.face.head import Head, Pose
 from vasa_jax.face.irises import irises
+from vasa_jax.face.mouth import Mouth, Opening, mouth_of, opening_of, paint
 from vasa_jax.face.renderer import (
     Decoder,
     VolumeNet,
@@ -36,6 +37,8 @@ from vasa_jax.face.renderer import (
     from_canonical,
     to_canonical,
 )
+from vasa_jax.face.teeth import teeth_of
+from vasa_jax.face.tone import Tone, tone_of
 from vasa_jax.nn.resample import binomial
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
@@ -63,6 +66,8 @@ class Appearance(NamedTuple):
     volume: Array  # (Z, Y, X, C) canonical, after G_3D
     z_id: Array  # (code,)
     irises: Array  # () 0 if the portrait's open eyes are blank, else 1
+    tone: Tone
+    mouth: Mouth
 
 
 class _Nets(nn.Module):
@@ -158,7 +163,11 @@ class FaceAutoencoder:
         own = drive_geometry(
             head, geometry, heads.absolute_pose(motion, placement), size=self.cfg.size
         )
-        return Appearance(layers, geometry, volume[0], z_id[0], irises(image_YXC, own.maps))
+        tone = tone_of(image_YXC, own.maps.face)
+        return Appearance(
+            layers, geometry, volume[0], z_id[0], irises(image_YXC, own.maps), tone,
+            mouth_of(image_YXC, own.maps, teeth_of(head, geometry.neutral), tone),
+        )  # fmt: skip
 
     def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
         """Everything that is computed once per portrait."""
@@ -219,16 +228,20 @@ class FaceAutoencoder:
         image = out["image"] + blank * (moved[inner] - out["image"])
         kept = out["weight"][..., 0]
         kept = kept + blank[..., 0] * (1.0 - kept)
-        if m == 0:
-            return lashes.draw(soften(image, contour), line), _origin(way, kept, contour, line)
-        # Only flow happens near the border of the crop; a short ramp hides where the net begins.
-        edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
-        ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
-        center = moved[inner] + ramp * (image - moved[inner])
-        whole = soften(jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0)), contour)
-        kept = 1.0 + ramp[..., 0] * (kept - 1.0)
-        kept = jax.lax.dynamic_update_slice(jnp.ones_like(line), kept, (0, m, m))
-        return lashes.draw(whole, line), _origin(way, kept, contour, line)
+        if m > 0:
+            # Only flow happens near the border of the crop; a short ramp hides where nets begin.
+            edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)
+            ramp = jnp.clip(edge * (n - 2 * m) / 2 / 10.0, 0.0, 1.0)[None, :, :, None]
+            center = moved[inner] + ramp * (image - moved[inner])
+            image = jax.lax.dynamic_update_slice(moved, center, (0, m, m, 0))
+            kept = 1.0 + ramp[..., 0] * (kept - 1.0)
+            kept = jax.lax.dynamic_update_slice(jnp.ones_like(line), kept, (0, m, m))
+        image = soften(image, contour)
+        between = opening_of(maps, pose)
+        image = jax.lax.map(
+            lambda given: paint(given[0], appearance.mouth, *given[1:]), (image, between, pose)
+        )
+        return lashes.draw(image, line), _origin(way, kept, contour, line, between, pose)
 
     def render_uint8(self, params: Any, appearance: Appearance, motion_BM: Array) -> np.ndarray:
         """Compiled ``render`` as uint8 numpy frames, for callers without a step of their own."""
@@ -258,12 +271,14 @@ class FaceAutoencoder:
         return self._render_pose(params, head, appearance, pose, traced=traced)
 
 
-def _origin(way: list[Array], kept: Array, contour: Array, line: Array) -> Origin | None:
+def _origin(
+    way: list[Array], kept: Array, contour: Array, line: Array, between: Opening, pose: Pose
+) -> Origin | None:
     """Flow and share (B, Y, X); None without a ``way``, the flow and what the portrait shows."""
     if not way:
         return None
     flow, shown = way
-    return Origin(flow, kept * shown * (1.0 - contour) * (1.0 - line))
+    return Origin(flow, kept * shown * (1.0 - contour) * (1.0 - line), between, pose)
 
 
 def soften(image_BYXC: Array, contour_BYX: Array) -> Array:

@@ -17,7 +17,10 @@ from PIL import Image
 
 from vasa_jax.core.types import Array
 from vasa_jax.face import align
+from vasa_jax.face import mouth as mouths
 from vasa_jax.face.align import Crop
+from vasa_jax.face.head import Pose
+from vasa_jax.face.mouth import Mouth, Opening
 from vasa_jax.nn.resample import CUBIC, LINEAR, double
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid, sample_at
@@ -31,6 +34,8 @@ class Origin(NamedTuple):
 
     flow_BYX2: Array  # place in the portrait, x and y in [-1, 1]
     share_BYX: Array  # how much of it the pixel is, 0..1
+    opening: Opening  # of the mouth, whose inside comes from nowhere
+    pose: Pose
 
 
 def portrait_detail(image_u8: np.ndarray, crop: Crop, size: int) -> np.ndarray | None:
@@ -46,17 +51,24 @@ def portrait_detail(image_u8: np.ndarray, crop: Crop, size: int) -> np.ndarray |
     return (whole - np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))) / 127.5
 
 
-def enlarged(image_BYX3: Array, detail_RR3: Array, origin: Origin) -> Array:
-    """Pictures (B, Y, X, 3) in [-1, 1] twice as large, with the detail of where they come from."""
+def enlarged(image_BYX3: Array, detail_RR3: Array, mouth: Mouth, origin: Origin) -> Array:
+    """Pictures (B, Y, X, 3) in [-1, 1] twice as large, with the detail of where they come from.
+
+    The inside of the mouth is painted anew.
+    """
     y_size, x_size = image_BYX3.shape[1:3]
     grid, fine = image_grid(y_size, x_size), image_grid(SCALE * y_size, SCALE * x_size)
 
-    def one(inputs: tuple[Array, Array, Array]) -> Array:
-        image, flow, share = inputs
+    openings = mouths.enlarged(origin.opening)
+
+    def one(inputs: tuple[Array, Array, Array, Opening, Pose]) -> Array:
+        image, flow, share, opening, pose = inputs
         # The way, not the place, is enlarged: so that nothing moves where nothing does.
         way = double(jnp.concatenate([flow - grid, share[..., None]], -1)[None], LINEAR)[0]
         at = fine + way[..., :2]
         moved = from_memory(sample_at, detail_RR3, at[..., 0], at[..., 1])
-        return double(image[None], CUBIC)[0] + way[..., 2:] * moved
+        whole = double(image[None], CUBIC)[0] + way[..., 2:] * moved
+        return mouths.paint(whole, mouth, opening, pose)
 
-    return jax.lax.map(one, (image_BYX3, *origin))
+    given = image_BYX3, origin.flow_BYX2, origin.share_BYX, openings, origin.pose
+    return jax.lax.map(one, given)

@@ -64,7 +64,8 @@ class Engine:
         image, origin = self.autoencoder.render_traced(params, appearance, motion_BM, head=head)
         # Lest the enlargement find every pixel anew.
         image, origin = jax.lax.optimization_barrier((image, origin))
-        return to_uint8(image), to_uint8(enlarged(image, detail_RR3, origin))
+        fine = enlarged(image, detail_RR3, appearance.mouth, origin)
+        return to_uint8(image), to_uint8(fine)
 
 
 _engines: dict[str, Engine] = {}

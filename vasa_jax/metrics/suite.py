@@ -15,7 +15,7 @@ import numpy as np
 
 from vasa_jax.core.types import FPS
 from vasa_jax.face import align
-from vasa_jax.metrics import identity, image, motion, sync, sync_net
+from vasa_jax.metrics import identity, image, motion, mouth, sync, sync_net
 from vasa_jax.metrics.phonemes import Phoneme
 
 REFERENCE_FILE = Path(__file__).parent / "reference.json"
@@ -64,6 +64,9 @@ ROWS = (
     Row("gaze_std_deg", "gaze, spread in degrees", 1),
     Row("sharpness", "sharpness of the face"),
     Row("sharpness_ratio", "  relative to the portrait"),
+    Row("mouth_contrast", "open mouth: contrast, of the face's light"),
+    Row("mouth_detail", "  its fine detail", 3),
+    Row("mouth_odd_hue", "  share greener or bluer than red", 3),
     Row("flicker", "flicker outside the head, levels"),
 )
 
@@ -133,6 +136,7 @@ def measure_clip(
     if portrait is not None:
         own = face_sharpness(portrait.image, portrait.landmarks)
         found["sharpness_ratio"] = found["sharpness"] / max(own, 1e-9)
+    found.update(mouth.measure(judged))
     found.update(_identity(judged, portrait, judges))
     return found
 
