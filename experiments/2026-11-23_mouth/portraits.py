@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 import vasa_jax
-from vasa_jax.core.types import SAMPLE_RATE_HZ
+from vasa_jax.core.types import EXPRESSION, SAMPLE_RATE_HZ
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import write_image
 from vasa_jax.motion.lips import lip_gap_cm
@@ -41,7 +41,7 @@ speech = read_audio(args.speech)[: round(args.seconds * SAMPLE_RATE_HZ)]
 rows = []
 for name in args.shown:
     talker = vasa_jax.Talker(release, args.portraits / f"{name}.jpg")
-    gap = np.asarray(lip_gap_cm(talker.motion(speech, seed=1)))
+    gap = np.asarray(lip_gap_cm(talker.motion(speech, seed=1)[:, EXPRESSION]))
     chosen = []
     for k in np.argsort(-gap):
         if all(abs(k - c) >= APART for c in chosen) and len(chosen) < COUNT:

@@ -8,22 +8,22 @@ What the nets paint (mouth, teeth, a cheek that comes in sight) has none.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from vasa_jax.core.types import Array
-from vasa_jax.face import align
 from vasa_jax.face import mouth as mouths
-from vasa_jax.face.align import Crop
 from vasa_jax.face.head import Pose
 from vasa_jax.face.mouth import Mouth, Opening
 from vasa_jax.nn.resample import CUBIC, LINEAR, double
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid, sample_at
+
+if TYPE_CHECKING:
+    from vasa_jax.face.align import Crop
 
 SCALE = 2  # of the model's square
 WORTH = 1.2  # px of the portrait per px of the square below which there is no detail to speak of
@@ -43,6 +43,10 @@ def portrait_detail(image_u8: np.ndarray, crop: Crop, size: int) -> np.ndarray |
 
     None where the portrait shows hardly more than the square does.
     """
+    from PIL import Image  # here: what renders without a file of a picture has no need of it
+
+    from vasa_jax.face import align
+
     if crop.size < WORTH * size:
         return None
     side = SCALE * size
