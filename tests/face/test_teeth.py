@@ -123,3 +123,13 @@ def test_turned_to_the_side_teeth_face_away(teeth):
         upper, _ = see(teeth, pose, (at[0][None, None], at[1][None, None]), pixel=PIXEL)
         facing.append(float(upper.facing[0, 0]))
     assert facing[0] > 0.99 and facing[0] > facing[1] > facing[2] > 0
+
+
+def test_a_head_without_teeth_shows_none(head):
+    toothless = head._replace(group=np.where(np.isin(head.group, (5, 6)), 4, head.group))
+    teeth = jax.jit(teeth_of)(toothless, toothless.base)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(teeth))
+    x, y = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
+    for hit in see(teeth, posed(0.2, 0.1, jawOpen=0.5), (x, y), pixel=PIXEL):
+        assert all(np.isfinite(leaf).all() for leaf in hit)
+        assert not np.asarray(hit.share).any()

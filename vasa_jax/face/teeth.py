@@ -8,8 +8,10 @@ place and size from the person's head; the lower one moves with its jaw.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,6 +24,7 @@ from vasa_jax.face.head import Head, Pose
 # measured on the teeth of ICT-FaceKit's head, whose rows lie within 2 % of such an ellipse.
 UPPER_DEG = (0.0, 15.3, 26.7, 36.8, 46.5, 54.4, 66.7, 78.3, 90.0)
 LOWER_DEG = (0.0, 13.7, 26.0, 36.5, 45.0, 53.0, 65.6, 77.3, 89.0)
+NOWHERE_CM = 1e3
 FRONT, REAR = 0.8, 0.3  # of a row's depth: vertices before and behind that are its front and rear
 
 
@@ -97,13 +100,18 @@ def _ends(shape_V3: Array, where_V: Array) -> tuple[Array, Array]:
 
 
 def _row(shape_V3: Array, where_V: Array, towards: float) -> Row:
-    """``towards`` is the side on which its tips are: 1 up, -1 down."""
+    """``towards`` is the side on which its tips are: 1 up, -1 down.
+
+    A head without such teeth has them where nothing is ever seen.
+    """
     x, y, z = shape_V3.T
     left, right = _least(x, where_V), -_least(-x, where_V)
     rear, front = _least(z, where_V), -_least(-z, where_V)
     ends = _ends(shape_V3, where_V)
     tip, tip_rear = (-towards * _least(-towards * y, end) for end in ends)
-    return Row(0.5 * (left + right), 0.5 * (right - left), rear, front - rear, tip, tip_rear - tip)
+    row = Row(0.5 * (left + right), 0.5 * (right - left), rear, front - rear, tip, tip_rear - tip)
+    none = Row(0.0, 1.0, 0.0, 1.0, -towards * NOWHERE_CM, 0.0)
+    return jax.tree.map(functools.partial(jnp.where, where_V.max() > 0), row, none)
 
 
 def see(teeth: Teeth, pose: Pose, at: Flow, *, pixel: float) -> tuple[Hit, Hit]:
