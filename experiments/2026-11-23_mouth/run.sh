@@ -2,7 +2,7 @@
 # Mouths as the nets painted them before this record and as geometry paints them: real people drawn
 # from a frame with shut lips against their own open mouths, and portraits; then everything known of
 # the bundled release. VASA_MEDIA: folder with clips/, portraits_test/ and speech/; PAIRS: of portrait
-# and voice (29).
+# and voice (29); OTHERS: folder of portraits that the faces of emotions were not chosen by.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source experiments/before.sh
@@ -20,3 +20,7 @@ done
 .venv/bin/python $here/portraits.py --sheet $here/sheet.jpg "$out/before.npy" "$out/after.npy"
 export PAIRS=${PAIRS:-29}
 measure_release $here
+if [ -n "${OTHERS:-}" ]; then
+  .venv/bin/vasa-jax evaluate controls lite --portraits "$OTHERS" --most 12 --only emotion \
+    --seconds 3 --speech vasa_jax/assets/example/speech.flac --json $here/emotions.json
+fi
