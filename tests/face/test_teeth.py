@@ -60,6 +60,25 @@ def test_rows_are_those_of_the_head(teeth: Teeth):
     assert 0.2 < float(teeth.upper.rise) < 0.6
 
 
+@pytest.mark.parametrize("row, group", [("upper", 5), ("lower", 6)])
+def test_the_heads_teeth_stand_on_the_ellipse(head, teeth, row, group):
+    """The outermost vertex of every ten degrees of a row."""
+    vertices = np.unique(np.asarray(head.triangles)[np.asarray(head.group) == group])
+    x, _, z = np.asarray(head.base)[vertices].T
+    row = getattr(teeth, row)
+    x, z = (x - row.middle_x) / row.half_width, (z - row.rear_z) / row.depth
+    away, turn = np.hypot(x, z), np.rad2deg(np.arctan2(x, z))
+    for low in range(-80, 80, 10):
+        part = (turn >= low) & (turn < low + 10)
+        assert part.any() and away[part].max() == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_view_from_below_is_no_error(teeth):
+    x, y = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
+    for hit in see(teeth, posed(0.0, np.pi / 2), (x, y), pixel=PIXEL):
+        assert all(np.isfinite(leaf).all() for leaf in hit)
+
+
 @pytest.mark.parametrize("degrees", [-50.0, -20.0, 3.0, 31.0])
 @pytest.mark.parametrize("yaw", [0.0, 0.25])
 def test_a_point_of_the_upper_row_is_found_where_it_is_seen(teeth, degrees, yaw):

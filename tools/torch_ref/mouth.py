@@ -170,7 +170,8 @@ def _meet(
 ) -> Hit:  # fmt: skip
     ox, oz = (start[0] - row.middle_x) / row.half_width, (start[2] - row.rear_z) / row.depth
     dx, dz = way[0] / row.half_width, way[2] / row.depth
-    a, b, c = dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz - 1.0
+    a = (dx * dx + dz * dz).clamp(min=1e-6)
+    b, c = ox * dx + oz * dz, ox * ox + oz * oz - 1.0
     under = b * b - a * c
     depth = (under.clamp(min=0.0).sqrt() - b) / a
     x, z, y = ox + depth * dx, oz + depth * dz, start[1] + depth * way[1]

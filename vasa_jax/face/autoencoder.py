@@ -38,7 +38,7 @@ from vasa_jax.face.renderer import (
     to_canonical,
 )
 from vasa_jax.face.teeth import teeth_of
-from vasa_jax.face.tone import Tone, tone_of
+from vasa_jax.face.tone import tone_of
 from vasa_jax.nn.resample import binomial
 from vasa_jax.nn.stored import from_memory
 from vasa_jax.nn.warp import image_grid
@@ -66,7 +66,6 @@ class Appearance(NamedTuple):
     volume: Array  # (Z, Y, X, C) canonical, after G_3D
     z_id: Array  # (code,)
     irises: Array  # () 0 if the portrait's open eyes are blank, else 1
-    tone: Tone
     mouth: Mouth
 
 
@@ -165,7 +164,7 @@ class FaceAutoencoder:
         )
         tone = tone_of(image_YXC, own.maps.face)
         return Appearance(
-            layers, geometry, volume[0], z_id[0], irises(image_YXC, own.maps), tone,
+            layers, geometry, volume[0], z_id[0], irises(image_YXC, own.maps),
             mouth_of(image_YXC, own.maps, teeth_of(head, geometry.neutral), tone),
         )  # fmt: skip
 

@@ -320,7 +320,7 @@ def _skull_motion(head: Head, source: SourceGeometry, placed_V3: Array) -> Array
     ]
     a = jnp.concatenate([placed_V3[:, :2], jnp.ones_like(w)], -1)
     normal_33 = (a * w).T @ a + 1e-4 * jnp.eye(3)
-    return _solve3(normal_33, (a * w).T @ source.placed[:, :2])
+    return solve3(normal_33, (a * w).T @ source.placed[:, :2])
 
 
 def _smooth(t: Array) -> Array:
@@ -369,8 +369,8 @@ def _background(skull_32: Array, pose: Pose, size: int) -> Flow:
     return grid_x + weight * (skull_x - grid_x), grid_y + weight * (skull_y - grid_y)
 
 
-def _solve3(a_33, b_3n):
-    """Cramer's rule; a LAPACK call per frame would leave the fused program."""
+def solve3(a_33: Array, b_3n: Array) -> Array:
+    """x (3, n) of ``a x = b``, by Cramer: LAPACK's would be a call out of the fused program."""
     c0 = jnp.cross(a_33[1], a_33[2])
     c1 = jnp.cross(a_33[2], a_33[0])
     c2 = jnp.cross(a_33[0], a_33[1])

@@ -21,7 +21,7 @@ from vasa_jax.face.geometry import Flow
 from vasa_jax.face.head import Head, Pose
 
 # Where one tooth ends and the next begins, degrees on the ellipse from the middle of the front:
-# measured on the teeth of ICT-FaceKit's head, whose rows lie within 2 % of such an ellipse.
+# measured on ICT-FaceKit's head, whose rows of teeth lie within a few percent of such an ellipse.
 UPPER_DEG = (0.0, 15.3, 26.7, 36.8, 46.5, 54.4, 66.7, 78.3, 90.0)
 LOWER_DEG = (0.0, 13.7, 26.0, 36.5, 45.0, 53.0, 65.6, 77.3, 89.0)
 NOWHERE_CM = 1e3
@@ -166,7 +166,8 @@ def _meet(
 ) -> Hit:  # fmt: skip
     ox, oz = (start[0] - row.middle_x) / row.half_width, (start[2] - row.rear_z) / row.depth
     dx, dz = way[0] / row.half_width, way[2] / row.depth
-    a, b, c = dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz - 1.0
+    a = jnp.maximum(dx * dx + dz * dz, 1e-6)  # 0 for a view from below
+    b, c = ox * dx + oz * dz, ox * ox + oz * oz - 1.0
     under = b * b - a * c
     depth = (jnp.sqrt(jnp.maximum(under, 0.0)) - b) / a
     x, z, y = ox + depth * dx, oz + depth * dz, start[1] + depth * way[1]

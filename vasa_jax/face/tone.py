@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from vasa_jax.core.types import Array
+from vasa_jax.face.geometry import solve3
 from vasa_jax.face.irises import LUMA
 
 # Deviation from that function, of [-1, 1], at which a portrait has one colour, and from which on it
@@ -35,7 +36,7 @@ def tone_of(image_YXC: Array, where_YX: Array) -> Tone:
     powers = [jnp.ones_like(light), light, light * light]
     a = jnp.stack([jnp.stack([(weight * p * q).sum() for q in powers]) for p in powers])
     b = jnp.stack([(weight[..., None] * p[..., None] * hue).sum((0, 1)) for p in powers])
-    curve = _solve3(a + RIDGE * jnp.eye(3), b)
+    curve = solve3(a + RIDGE * jnp.eye(3), b)
     left = hue - sum(p[..., None] * c for p, c in zip(powers, curve, strict=True))
     spread = jnp.sqrt((weight[..., None] * jnp.square(left)).sum() / 3.0)
     low, high = HUES
@@ -47,11 +48,3 @@ def toned(image: Array, tone: Tone) -> Array:
     light = (image * jnp.array(LUMA)).sum(-1, keepdims=True)
     own = light + tone.curve[0] + light * (tone.curve[1] + light * tone.curve[2])
     return own + tone.free * (image - own)
-
-
-def _solve3(a_33: Array, b_3n: Array) -> Array:
-    c0 = jnp.cross(a_33[1], a_33[2])
-    c1 = jnp.cross(a_33[2], a_33[0])
-    c2 = jnp.cross(a_33[0], a_33[1])
-    adjugate = jnp.stack([c0, c1, c2], -1)
-    return adjugate @ b_3n / (a_33[0] @ c0)
