@@ -3,7 +3,7 @@
 The nets work at 256 px. Where they leave a pixel to the portrait that the head's flow moves, the
 same flow can move what the portrait has beyond that: pores, hair, lashes, brush strokes. So the
 picture is made once more, twice as large, from the model's own picture enlarged and that detail.
-What the nets paint (mouth, teeth, a cheek that comes in sight) has none.
+What the nets paint (a cheek that comes in sight) has none; the inside of the mouth is painted anew.
 """
 
 from __future__ import annotations

@@ -323,7 +323,8 @@ def _skull_motion(head: Head, source: SourceGeometry, placed_V3: Array) -> Array
     return solve3(normal_33, (a * w).T @ source.placed[:, :2])
 
 
-def _smooth(t: Array) -> Array:
+def smooth(t: Array) -> Array:
+    """0 below 0, 1 above 1, and between them without a corner (3 t^2 - 2 t^3)."""
     t = jnp.clip(t, 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
@@ -331,7 +332,7 @@ def _smooth(t: Array) -> Array:
 def _border(size: int, width: float) -> Array:
     """Weight (Y, X) that rises from 0 at the border of the crop to 1 inside."""
     x, y = centres(size, size)
-    return _smooth((1.0 - jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.02) / width)
+    return smooth((1.0 - jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.02) / width)
 
 
 def _fade(flow: Flow) -> Flow:
@@ -361,7 +362,7 @@ def _background(skull_32: Array, pose: Pose, size: int) -> Flow:
     grid_x, grid_y = centres(size, size)
     x, y = head_plane(pose, size)
     rho = jnp.sqrt((x / 10.5) ** 2 + ((y - 2.5) / 13.0) ** 2)
-    weight = (1.0 - _smooth((rho - 1.0) / 0.75)) * _smooth((y + 16.0) / 7.5) * _border(size, 0.14)
+    weight = (1.0 - smooth((rho - 1.0) / 0.75)) * smooth((y + 16.0) / 7.5) * _border(size, 0.14)
     # By hand: products with matrices of two and three numbers cost more than the rest together.
     skull_x, skull_y = (
         grid_x * skull_32[0, k] + grid_y * skull_32[1, k] + skull_32[2, k] for k in range(2)

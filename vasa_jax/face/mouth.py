@@ -16,7 +16,7 @@ import numpy as np
 
 from vasa_jax.core.types import Array
 from vasa_jax.face import head as heads
-from vasa_jax.face.geometry import Maps
+from vasa_jax.face.geometry import Maps, smooth
 from vasa_jax.face.head import Pose
 from vasa_jax.face.irises import LUMA
 from vasa_jax.face.teeth import Hit, Teeth, see
@@ -156,5 +156,4 @@ def _between(hit: Hit) -> Array:
 
 
 def _ramp(value: Array, low: float, high: float) -> Array:
-    t = jnp.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    return smooth((value - low) / (high - low))
