@@ -1,6 +1,7 @@
-"""Portraits turned to both sides, as a picture: what does a head that turns uncover?
+"""Portraits turned and raised, as a picture: what does a head that moves uncover?
 
     python tools/turn_heads.py OUT.npy --portraits DIR [--names 067 302] [--yaw -14 -7 7 14]
+        [--pitch 8]
     python tools/turn_heads.py --sheet OUT.png BEFORE.npy AFTER.npy
 
 The first form renders with the package that is imported (``PYTHONPATH`` chooses another commit's);
@@ -19,10 +20,13 @@ from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
 from vasa_jax.generate.talker import Talker
 
 
-def turned(portraits: Path, names: list[str], yaw_deg: list[float], release: str) -> np.ndarray:
+def turned(
+    portraits: Path, names: list[str], yaw_deg: list[float], pitch_deg: list[float], release: str
+) -> np.ndarray:
     """Rows of pictures (Y, X, 3): a portrait each, a turn (added to its own) in each column."""
-    motion = np.zeros((len(yaw_deg), MOTION_DIM), np.float32)
-    motion[:, MOTION_INDEX["yaw"]] = np.radians(yaw_deg)
+    motion = np.zeros((len(yaw_deg) + len(pitch_deg), MOTION_DIM), np.float32)
+    motion[: len(yaw_deg), MOTION_INDEX["yaw"]] = np.radians(yaw_deg)
+    motion[len(yaw_deg) :, MOTION_INDEX["pitch"]] = np.radians(pitch_deg)
     rows = []
     for name in names:
         talker = Talker(release, str(portraits / f"{name}.jpg"))
@@ -39,6 +43,9 @@ def main() -> None:
     parser.add_argument("--portraits", type=Path, metavar="DIR")
     parser.add_argument("--names", nargs="+", default=["067", "302", "082", "080"])
     parser.add_argument("--yaw", nargs="+", type=float, default=[-14.0, -7.0, 7.0, 14.0])
+    parser.add_argument(
+        "--pitch", nargs="*", type=float, default=[], help="degrees, up, without yaw"
+    )
     parser.add_argument("--release", default="lite")
     args = parser.parse_args()
     if args.sheet:
@@ -48,7 +55,8 @@ def main() -> None:
         return
     if args.portraits is None or len(args.files) != 1:
         parser.error("one OUT.npy and --portraits DIR, or --sheet PNG and results")
-    np.save(args.files[0], turned(args.portraits, args.names, args.yaw, args.release))
+    rows = turned(args.portraits, args.names, args.yaw, args.pitch, args.release)
+    np.save(args.files[0], rows)
 
 
 if __name__ == "__main__":

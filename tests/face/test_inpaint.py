@@ -65,7 +65,9 @@ def test_what_the_portrait_shows_is_not_painted_over(turned):
     known = np.asarray(driven.known)
     np.testing.assert_array_equal(known[face & visible & (stretch < limit)], 1.0)
     assert not known[~(face & visible) | (stretch > geometry.STRETCH[1])].any()
-    painted_over = face & (known < 1)
+    unknown, throat = np.asarray(driven.unknown) > 0, np.asarray(driven.throat) > 0
+    assert not (unknown & (known == 1)).any() and not (throat & visible).any()
+    painted_over = unknown | throat
     beside = np.asarray(raster.dilate(jnp.asarray(painted_over, jnp.float32), 1)) > 0
     kept = ~beside  # edges of paint are a pixel wide
     np.testing.assert_allclose(np.asarray(painted)[kept], moved[kept], atol=1e-6)
@@ -81,9 +83,10 @@ def test_a_fit_that_is_too_wide_leaves_no_wall_on_the_cheek(turned):
     layers = jnp.concatenate([portrait, portrait], -1)
     driven = drive(source)
     picture = np.asarray(inpaint.warp_layers(layers, driven))[..., :3]
-    # The far cheek is on the left, where the head turns away from.
+    # The far cheek is on the left, where the head turns away from; the jaw ends under row 85.
     normal_x = np.asarray(driven.maps.normal_x)
     face = (np.asarray(driven.maps.face) > 0) & (normal_x < -0.2)
+    face[85:] = False
     without = drive(source._replace(rim=jnp.zeros_like(source.rim)))
     bare = np.asarray(inpaint.warp_layers(layers, without))[..., :3]
 
@@ -92,3 +95,23 @@ def test_a_fit_that_is_too_wide_leaves_no_wall_on_the_cheek(turned):
 
     assert wrong(bare) > 0.02
     assert wrong(picture) < 0.35 * wrong(bare)
+
+
+def test_a_neck_that_is_thinner_than_the_fits_gets_no_skin_beside_it(turned):
+    """The portrait shows the wall in the outer part of where the fit has its neck."""
+    layers, source, drive = turned
+    driven = drive(source)
+    below = np.arange(SIZE)[:, None] > 92  # of the jaw's corners
+    beside = below & (np.abs(np.arange(SIZE) - SIZE / 2) > 17)
+    portrait = np.where(beside[..., None], WALL, np.asarray(layers[..., :3]))
+    layers = jnp.asarray(np.concatenate([portrait, portrait], -1), jnp.float32)
+    picture = np.asarray(inpaint.warp_layers(layers, driven))[..., :3]
+    uncovered = (np.asarray(driven.throat) > 0) & beside
+    uncovered &= np.arange(SIZE) < SIZE / 2 - 21  # edges are a cell wide
+    assert uncovered.sum() > 20
+    np.testing.assert_allclose(np.median(picture[uncovered], 0), WALL, atol=0.15)
+    as_cheek = driven._replace(
+        unknown=jnp.maximum(driven.unknown, driven.throat), throat=jnp.zeros_like(driven.throat)
+    )
+    picture = np.asarray(inpaint.warp_layers(layers, as_cheek))[..., :3]
+    assert np.abs(np.median(picture[uncovered], 0) - WALL).max() > 0.5

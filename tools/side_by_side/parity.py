@@ -161,7 +161,7 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
         q(appearance.z_id[None]), q(appearance.irises),
         q(appearance.mouth),
     )  # fmt: skip
-    made_warped, made_maps, made_contour, made_lashes = twin.warp(head, kept, poses)
+    made_warped, made_maps, made_contour, made_lashes, _ = twin.warp(head, kept, poses)
     table.share("driver: raster and maps", np.abs(made_maps.numpy() - maps).max(1) < 1e-3)
     table.share(
         "driver: warped picture", np.abs(back(made_warped) - np.asarray(warped)).max(-1) < 0.01

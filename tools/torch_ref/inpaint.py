@@ -26,22 +26,30 @@ def skin_layer(image: Tensor, opening_YX2: Tensor) -> Tensor:
 
 
 def warp_layers(layers: Tensor, geometry: DriverGeometry, form: Form) -> Tensor:
-    """Warped layers (B, 6, Y, X), the far side of the face painted."""
-    moved, known = sample(layers, geometry.flow, form), geometry.known
+    """Warped layers (B, 6, Y, X), the far side of the face and what is below the jaw painted."""
+    moved = sample(layers, geometry.flow, form)
     face = geometry.maps[:, _FACE : _FACE + 1]
-    unseen = face - known
-    enough = unseen.sum((1, 2, 3), keepdim=True) > FEW * face.sum((1, 2, 3), keepdim=True)
-    arguments = (moved, (known > 0.99).float(), enough * unseen)
+    area = (geometry.unknown + geometry.throat).sum((1, 2, 3), keepdim=True)
+    enough = area > FEW * face.sum((1, 2, 3), keepdim=True)
+    sure = (geometry.known > 0.99).float()
+    arguments = (moved, sure, enough * geometry.unknown, enough * geometry.throat)
     # A frame that needs no paint does not pay for it, as in ours; a compiled graph needs `cond`.
     if torch.compiler.is_compiling():
         return torch.cond(enough.any(), _painted, _untouched, arguments)
     return _painted(*arguments) if bool(enough.any()) else moved
 
 
-def _painted(moved: Tensor, sure: Tensor, share: Tensor) -> Tensor:
-    paint = push_pull(*coarse(moved[:, 3:], sure))
-    return moved + binomial(share) * (spread(paint).repeat(1, 2, 1, 1) - moved)
+def _painted(moved: Tensor, sure: Tensor, unknown: Tensor, throat: Tensor) -> Tensor:
+    around = 1.0 - F.max_pool2d(torch.maximum(unknown, throat), 3, stride=1, padding=1)
+    cheek, under = _paint(moved[:, 3:], sure), _paint(moved[:, :3], around)
+    for paint, share in ((cheek, unknown), (under, throat)):
+        moved = moved + binomial(share) * (paint.repeat(1, 2, 1, 1) - moved)
+    return moved
 
 
-def _untouched(moved: Tensor, sure: Tensor, share: Tensor) -> Tensor:
+def _paint(image: Tensor, sure: Tensor) -> Tensor:
+    return spread(push_pull(*coarse(image, sure)))
+
+
+def _untouched(moved: Tensor, sure: Tensor, unknown: Tensor, throat: Tensor) -> Tensor:
     return moved.clone()

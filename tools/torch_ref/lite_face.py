@@ -303,14 +303,14 @@ class LiteFace(nn.Module):
         )  # fmt: skip
 
     def warp(self, head: HeadTensors, appearance: Appearance, pose: Pose):
-        """Warped layers (B, 6, Y, X), maps, contour weight and lashes, no net at all."""
+        """Warped layers (B, 6, Y, X), maps, contours, lashes and throat, no net at all."""
         g = raster.drive_geometry(head, appearance.geometry, pose, size=self.cfg.size)
         layers = appearance.layers.expand(len(g.flow), -1, -1, -1)
         moved = inpaint.warp_layers(layers, g, self.form)
-        return moved, g.maps, raster.contour(g.flow), g.lashes
+        return moved, g.maps, raster.contour(g.flow), g.lashes, g.throat
 
     def finish(
-        self, warped: Tensor, maps: Tensor, edge_weight: Tensor, line: Tensor,
+        self, warped: Tensor, maps: Tensor, edge_weight: Tensor, line: Tensor, throat: Tensor,
         appearance: Appearance, pose: Pose,
     ) -> Tensor:  # fmt: skip
         """Pictures (B, 3, Y, X) in [-1, 1] from the warped layers: net, ramp, contours, lashes."""
@@ -325,7 +325,9 @@ class LiteFace(nn.Module):
         image, _ = self.decode(inner(warped), inner(maps), volume, z_id, pose, cell)
         moved = warped[:, :3]
         blank = (1.0 - appearance.irises) * inner(_named(maps).eyeball)
-        image = image + blank * (inner(moved) - image)
+        under = inner(throat)
+        left = torch.maximum(blank, torch.maximum(under, binomial(under)))
+        image = image + left * (inner(moved) - image)
         if m:
             edge = 1.0 - grid_of(n - 2 * m, n - 2 * m, device=moved.device).abs().amax(-1)
             ramp = (edge * (n - 2 * m) / 2 / 10.0).clamp(0.0, 1.0)

@@ -100,36 +100,56 @@ def mouth_of(image: Tensor, maps: Maps, teeth: our_teeth.Teeth, tone: Tone) -> M
 
 
 def paint(image: Tensor, mouth: Mouth, interior: Tensor, pose: Pose) -> Tensor:
-    """Pictures (B, 3, Y, X) with the inside of their mouths painted; ``interior`` (B, 1, Y, X).
-
-    Over the whole picture: what is outside of our window is no mouth.
-    """
-    share = binomial(interior)
+    """Pictures (B, 3, Y, X) with the inside of their mouths painted; ``interior`` (B, 1, Y, X)."""
+    size = image.shape[-1]
+    y, x = _window(pose, size)
+    picture = torch.arange(len(image), device=image.device)[:, None, None]
+    share = binomial(interior[picture, 0, y[:, :, None], x[:, None]][:, None])
     near = binomial(binomial(share))
     above = F.pad(near, (0, 0, 2, 0))[:, :, :-2]
     light = 1.0 - ours.SHADOW * (1.0 - _ramp(torch.minimum(near, above), 0.15, 0.85))
     light = light * (1.0 - ours.SLIT * (1.0 - _ramp(near, 0.05, 0.40)))
-    upper, lower = _see(mouth.teeth, pose, image.shape[-1])
+    upper, lower = _see(mouth.teeth, pose, y, x, size)
     tongue = (lower.high.clamp(max=0.0) / ours.TONGUE_CM - (lower.behind / ours.FADE_CM) ** 2).exp()
     white, flesh = torch.zeros_like(light), ours.THROAT + (ours.TONGUE - ours.THROAT) * tongue
+    flesh = light * flesh
     for hit, crown, height in (
         (lower, ours.CROWN_CM[1], ours.BEHIND_LIP), (upper, ours.CROWN_CM[0], 1.0),
     ):  # fmt: skip
         gum = _ramp(hit.high - crown * (1.0 - 0.2 * hit.across**2), -0.05, 0.05)
         lit = (-((hit.behind / ours.FADE_CM) ** 2)).exp() * height
-        lit = lit * (0.7 + 0.3 * hit.facing.clamp(min=0.0))
+        lit = light * lit * (0.7 + 0.3 * hit.facing.clamp(min=0.0))
         between = 1.0 - ours.BETWEEN * _ramp(hit.across.abs(), ours.BETWEEN_FROM, 1.0)
-        white = white + hit.share * ((1.0 - gum) * lit * between - white)
-        flesh = flesh + hit.share * (gum * lit - flesh)
+        tooth, bounced = (1.0 - gum) * between, ours.BOUNCED * light * (1.0 - lit)
+        white = white + hit.share * (tooth * lit - white)
+        flesh = flesh + hit.share * (gum * lit + tooth * bounced - flesh)
     inside = white * (mouth.white[:, None, None] + 1.0) + flesh * (mouth.flesh[:, None, None] + 1.0)
-    return image + share * (light * inside - 1.0 - image)
+    at = (picture[..., None], torch.arange(3, device=image.device)[:, None, None],
+          y[:, None, :, None], x[:, None, None])  # fmt: skip
+    before = image[at]
+    return image.index_put(at, before + share * (inside - 1.0 - before))
 
 
-def _see(teeth: our_teeth.Teeth, pose: Pose, size: int) -> tuple[Hit, Hit]:
+def _window(pose: Pose, size: int) -> tuple[Tensor, Tensor]:
+    """Rows (B, V) and columns (B, U) around the mouths."""
+    px, py, pz = our_head.PIVOT_CM
+    x, y, z = (m - p for m, p in zip(ours.MOUTH_CM, (px, py, pz), strict=True))
+    r, (cx, cy, s) = pose.rotation, pose.placement.unbind(1)
+    right, up, near = (r[:, k, 0] * x + r[:, k, 1] * y + r[:, k, 2] * z for k in range(3))
+    nearer = 1.0 / (1.0 - (near + pz) / our_head.CAMERA_CM)
+    places = cy - s * (up + py) * nearer, cx + s * (right + px) * nearer
+    lines = []
+    for place, sixteenths in zip(places, ours.WINDOW, strict=True):
+        n = sixteenths * size // 16
+        first = ((place + 1.0) * (size * 0.5) - 0.5 * n).to(torch.int32).clamp(0, size - n)
+        lines.append(first[:, None] + torch.arange(n, device=first.device))
+    return lines[0], lines[1]
+
+
+def _see(teeth: our_teeth.Teeth, pose: Pose, y: Tensor, x: Tensor, size: int) -> tuple[Hit, Hit]:
     r, (cx, cy, s) = pose.rotation, (v[:, None, None, None] for v in pose.placement.unbind(1))
-    at = (torch.arange(size, device=r.device) + 0.5) * (2.0 / size) - 1.0
-    right, up = ((at - cx) / s).expand(-1, 1, size, size), (cy - at[:, None]) / s
-    up = up.expand(-1, 1, size, size)
+    at_x, at_y = ((p + 0.5) * (2.0 / size) - 1.0 for p in (x[:, None, None], y[:, None, :, None]))
+    right, up = torch.broadcast_tensors((at_x - cx) / s, (cy - at_y) / s)
     px, py, pz = our_head.PIVOT_CM
 
     def into_head(*v: Tensor) -> list[Tensor]:

@@ -31,6 +31,8 @@ from vasa_jax.face import lashes
 from vasa_jax.face.geometry import (
     CONTOUR_PX,
     IRIS_RAD,
+    JAW_CM,
+    JAW_FALLS,
     JUMP_CM,
     REACH_PX,
     RIM_PX,
@@ -194,6 +196,8 @@ class DriverGeometry(NamedTuple):
     flow: Tensor  # (B, Y, X, 2)
     maps: Tensor  # (B, NUM_MAPS, Y, X), in the order of our ``Maps``
     known: Tensor  # (B, 1, Y, X)
+    unknown: Tensor  # (B, 1, Y, X)
+    throat: Tensor  # (B, 1, Y, X)
     lashes: Tensor  # (B, 1, Y, X)
 
 
@@ -227,6 +231,9 @@ def drive_geometry(
     face, shown = group == 0, hit.float()
     low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
     known = (face & visible) * ((high - r[..., 14]) / (high - low)).clamp(0.0, 1.0)
+    below_jaw = r[..., 17] > 0.5
+    unknown = (face & ~below_jaw) * (1.0 - known)
+    throat = (hit & below_jaw & ~visible).float()
     maps = Maps(
         _is_interior(group), group == 5, group == 6, group == 4, eyeball, iris, face,
         torch.where(hit, r[..., 12], 0.0), torch.where(hit, r[..., 13], 0.0), shown, visible,
@@ -234,11 +241,12 @@ def drive_geometry(
     )  # fmt: skip
     maps = Maps(*(m.float() for m in maps))
     around = _background(head, source, placed, grid, pose)
-    flow = _carry_on(grid + _border(grid, 0.10) * (flow - grid), around, maps, grid, pose.placement)
+    own_flow = visible | (face & ~below_jaw) | (maps.mouth_interior + maps.eyeball > 0)
+    flow = grid + _border(grid, 0.10) * (flow - grid)
+    flow = _carry_on(flow, around, maps, own_flow, grid, pose.placement)
     line = lash_line(head, placed, blink_shares(pose), pose.placement[:, 2], grid)
-    return DriverGeometry(
-        flow, torch.stack(tuple(maps), 1), known[:, None], (line * shown)[:, None]
-    )
+    flat = (m[:, None] for m in (known, unknown, throat, line * shown))
+    return DriverGeometry(flow, torch.stack(tuple(maps), 1), *flat)
 
 
 def lash_line(
@@ -272,7 +280,7 @@ def lash_line(
 def _triangle_table(
     head: HeadTensors, source: SourceGeometry, placed: Tensor, pose: Pose
 ) -> Tensor:
-    """(B, F, 17): affine maps to the portrait, normal, stretch, facing and group per triangle."""
+    """(B, F, 18) a triangle: affine maps to the portrait, normal, stretch, facing, group, neck."""
     d, s = placed[:, head.triangles], source.placed[head.triangles]
     b = len(d)
     origin, u, v = d[:, :, 0, :2], d[:, :, 1, :2] - d[:, :, 0, :2], d[:, :, 2, :2] - d[:, :, 0, :2]
@@ -296,7 +304,9 @@ def _triangle_table(
     a, c = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
     s_area = a[:, 0] * c[:, 1] - c[:, 0] * a[:, 1]
     stretch = torch.log2(area.abs().clamp(min=1e-7) / s_area.abs().clamp(min=1e-7))
-    constants = torch.stack([(s_area < 0).float(), head.group], -1)
+    middle = head.base[head.triangles].mean(1)
+    below_jaw = (middle[:, 1] < JAW_CM - JAW_FALLS * middle[:, 2]).float()
+    constants = torch.stack([(s_area < 0).float(), head.group, below_jaw], -1)
     return torch.cat(
         [
             constant, gx, gy, normal[..., :2], stretch.clamp(-3.0, 3.0)[..., None],
@@ -316,10 +326,11 @@ def _smooth(t: Tensor) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def _carry_on(flow: Tensor, around: Tensor, maps: Maps, grid: Tensor, placement: Tensor) -> Tensor:
+def _carry_on(
+    flow: Tensor, around: Tensor, maps: Maps, head: Tensor, grid: Tensor, placement: Tensor
+) -> Tensor:
     """Flow that runs on smoothly from what is seen of the head into its surroundings."""
     size = len(grid)
-    head = (maps.visible + maps.face + maps.mouth_interior + maps.eyeball) > 0
     off, hole = coarse(to_front(flow - around), maps.visible[:, None])
     near = (cells(maps.cover[:, None]) > 0).float()
     near = _grown(near, REACH_PX * size // 256 // COARSE)

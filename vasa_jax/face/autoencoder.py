@@ -180,8 +180,8 @@ class FaceAutoencoder:
         """The portrait moved by geometry alone to absolute poses (leading axis B), no net at all.
 
         Returns warped layers (B, Y, X, 6), whose first three are the picture in [-1, 1], the
-        driver's maps, the weight of contours and the share of light that lashes swallow, each
-        (B, Y, X).
+        driver's maps, the weight of contours, the share of light that lashes swallow, and where the
+        neck or the jaw's underside is painted (``geometry.throat``), each (B, Y, X).
         """
 
         return self._moved(head, appearance, pose, traced=False)
@@ -192,10 +192,10 @@ class FaceAutoencoder:
         def geometry(one: Pose):
             g = drive_geometry(head, appearance.geometry, one, size=self.cfg.size)
             layers = inpaint.warp_layers(appearance.layers, g)
-            out = layers, g.maps, from_memory(contour, g.flow), g.lashes
+            out = layers, g.maps, from_memory(contour, g.flow), g.lashes, g.throat
             if not traced:
                 return out
-            shown = 1.0 - jnp.maximum(g.maps.face * (1.0 - g.known), g.maps.hidden)
+            shown = 1.0 - jnp.maximum(g.unknown, g.maps.hidden)
             return *out, jnp.stack(g.flow, -1), shown
 
         return jax.lax.map(geometry, pose)
@@ -208,7 +208,7 @@ class FaceAutoencoder:
         self, params, head: Head, appearance: Appearance, pose: Pose, *, traced: bool
     ) -> tuple[Array, Origin | None]:
         # The barrier keeps XLA:CPU from fusing the gathers into the first layers and redoing them.
-        warped, maps, contour, line, *way = jax.lax.optimization_barrier(
+        warped, maps, contour, line, throat, *way = jax.lax.optimization_barrier(
             self._moved(head, appearance, pose, traced=traced)
         )
         b = warped.shape[0]
@@ -221,12 +221,15 @@ class FaceAutoencoder:
             {"params": params}, warped[inner], jax.tree.map(lambda m: m[inner], maps), volume, z_id,
             pose, (cell, cell), method="decode",
         )  # fmt: skip
-        # The nets have only seen eyes with irises: of blank ones they would make some.
+        # The nets have only seen eyes with irises: of blank ones they would make some. And what
+        # comes in sight under a jaw they darken.
         moved = warped[..., :3]
+        under = throat[inner][..., None]
         blank = (1.0 - appearance.irises) * maps.eyeball[inner][..., None]
-        image = out["image"] + blank * (moved[inner] - out["image"])
+        left = jnp.maximum(blank, jnp.maximum(under, binomial(under)))
+        image = out["image"] + left * (moved[inner] - out["image"])
         kept = out["weight"][..., 0]
-        kept = kept + blank[..., 0] * (1.0 - kept)
+        kept = kept + left[..., 0] * (1.0 - kept)
         if m > 0:
             # Only flow happens near the border of the crop; a short ramp hides where nets begin.
             edge = 1.0 - jnp.abs(image_grid(n - 2 * m, n - 2 * m)).max(-1)

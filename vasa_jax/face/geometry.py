@@ -144,6 +144,8 @@ class DriverGeometry(NamedTuple):
     flow: Flow  # where to look in the portrait, [-1, 1]
     maps: Maps
     known: Array  # (Y, X) 0..1: face that the portrait shows well enough
+    unknown: Array  # (Y, X) 0..1: face above the jaw line that it does not, and that is painted
+    throat: Array  # (Y, X) 0..1: neck or underside of the jaw that the portrait does not show
     lashes: Array  # (Y, X) share of light that the lashes of shut eyes swallow
 
 
@@ -185,18 +187,29 @@ def drive_geometry(head: Head, source: SourceGeometry, pose: Pose, *, size: int)
     stretch = jnp.clip(
         jnp.log2(jnp.maximum(jnp.abs(area), 1e-7) / jnp.maximum(jnp.abs(s_area), 1e-7)), -3.0, 3.0
     )
-    code = 2.0 * jnp.asarray(head.group).astype(jnp.float32) + (s_area < 0)
+    code = 4 * jnp.asarray(head.group) + 2 * _below_jaw(head) + (s_area < 0)
+    code = code.astype(jnp.float32)
     table = jnp.concatenate([constant, gx, gy, normal[:, :2], stretch[:, None], code[:, None]], -1)
     skull_32 = _skull_motion(head, source, placed)
     # Stored, lest XLA:CPU compute a triangle anew for every pixel, and a pixel for every map.
     planes = from_memory(_planes, table.T, raster.triangle_YX)
-    moved, around, kinds, maps, known = from_memory(
+    moved, around, kinds, maps, known, unknown, throat = from_memory(
         _pixel_maps, planes, raster.triangle_YX, source.near, source.rim, skull_32, pose
     )
     flow = from_memory(_carry_on, moved, around, kinds, placement)
     blink = jnp.clip(pose.expression[jnp.asarray(heads.BLINKS)], 0.0, 1.0)
     lashes = lash_line(head, placed, blink, placement[2], size=size)
-    return DriverGeometry(flow, maps, known, lashes * maps.cover)
+    return DriverGeometry(flow, maps, known, unknown, throat, lashes * maps.cover)
+
+
+# Height (cm) of the jaw line at the middle of the head, and how it falls per cm to the front.
+JAW_CM, JAW_FALLS = -3.95, 0.415
+
+
+def _below_jaw(head: Head) -> Array:
+    """Which triangles (F,) are neck or the underside of the jaw, though of the face's mesh."""
+    middle = jnp.asarray(head.base)[jnp.asarray(head.triangles)].mean(1)
+    return middle[:, 1] < JAW_CM - JAW_FALLS * middle[:, 2]
 
 
 def _planes(table_KF: Array, triangle_YX: Array) -> tuple[Array, ...]:
@@ -228,7 +241,7 @@ def _pixel_maps(
     flow_x, flow_y, depth, angle, normal_x, normal_y, stretch, code = planes
     hit = triangle_YX >= 0
     code = code.astype(jnp.int32)
-    group = jnp.where(hit, code >> 1, -1)
+    group, below_jaw = jnp.where(hit, code >> 2, -1), code & 2 > 0
 
     # Seen in the portrait: facing the viewer there and not behind something nearer.
     x, y = (
@@ -241,6 +254,7 @@ def _pixel_maps(
     low, high = (a + rim * (b - a) for a, b in zip(STRETCH, STRETCH_AT_RIM, strict=True))
     face, interior, eyeball = group == FACE, _is_interior(group), group >= 7
     known = (face & visible) * jnp.clip((high - stretch) / (high - low), 0.0, 1.0)
+    head = face & ~below_jaw
 
     maps = Maps(
         interior, group == 5, group == 6, group == 4, eyeball,
@@ -248,9 +262,10 @@ def _pixel_maps(
         hit * normal_y, hit, visible, hit * stretch, face | (group == SCALP),
     )  # fmt: skip
     moved, around = _fade((flow_x, flow_y)), _background(skull_32, pose, size)
-    kinds = (visible, visible | interior | eyeball | face, hit)
+    kinds = (visible, visible | interior | eyeball | head, hit)
     maps, kinds = jax.tree.map(lambda m: m.astype(jnp.float32), (maps, kinds))
-    return moved, around, kinds, maps, known
+    throat = (hit & below_jaw & ~visible).astype(jnp.float32)
+    return moved, around, kinds, maps, known, head * (1.0 - known), throat
 
 
 REACH_PX = 28  # of 256: so far from the head the background goes its own way
@@ -261,9 +276,10 @@ def _carry_on(
 ) -> Flow:
     """Flow that runs on smoothly from what is seen of the head into its surroundings.
 
-    Else a head that turns uncovers, beside its new outline, the cheek where it was. Scalp and neck
-    that the portrait does not show count as surroundings: they look like what is beside them, not
-    like what hides them there. On the side that turns away the face ends at its outline.
+    Else a head that turns uncovers, beside its new outline, the cheek where it was. Scalp, neck and
+    the underside of the jaw that the portrait does not show count as surroundings: they look like
+    what is beside them, not like what hides them there. On the side that turns away the face ends
+    at its outline.
     """
     size = len(flow[0])
     visible, head, hit = kinds

@@ -2,7 +2,8 @@
 
 Two kinds of skin are not in a photograph: that under open eyes and mouth (``skin_layer``, once per
 portrait) and that on the far side of a face that turns (``warp_layers``, every frame). Both are
-painted from the skin around them.
+painted from the skin around them. What comes in sight under a jaw, neck or collar or hair, is
+painted from all that is around it.
 """
 
 from __future__ import annotations
@@ -38,28 +39,32 @@ def warp_layers(layers_YX6: Array, geometry: DriverGeometry) -> Array:
     """Portrait and skin layer as the driver sees them, (Y, X, 6).
 
     Where the portrait does not show a part of the face, or only at a grazing angle, it is painted
-    with what the visible face around it looks like. Scalp and neck are left to the nets: nobody
-    knows what hair looks like from the other side.
+    with what the visible face around it looks like; the neck and the underside of the jaw, with
+    everything around. The scalp is left to the nets: nobody knows what hair looks like from the
+    other side.
     """
     face, known = geometry.maps.face, geometry.known
+    unknown, throat = geometry.unknown, geometry.throat
     # Stored, lest XLA:CPU find the same again for each of its readers.
     moved = from_memory(sample_at, layers_YX6, *geometry.flow)
 
     def painted(moved: Array) -> Array:
-        paint = from_memory(_paint, moved, known)
-        # Edges without steps: paint reaches beyond them.
-        share = binomial((face - known)[None, ..., None])[0]
-        return moved + share * (jnp.concatenate([paint, paint], -1) - moved)
+        # The cheek from the skin layer, which has no openings to run from; under the jaw from all
+        # that is around it.
+        cheek = from_memory(_paint, moved[..., 3:], (known > 0.99).astype(jnp.float32))
+        around = 1.0 - dilate(jnp.maximum(unknown, throat), 1)
+        under = from_memory(_paint, moved[..., :3], around)
+        for paint, share in ((cheek, unknown), (under, throat)):
+            # Edges without steps: paint reaches beyond them.
+            share = binomial(share[None, ..., None])[0]
+            moved = moved + share * (jnp.concatenate([paint, paint], -1) - moved)
+        return moved
 
     # Most frames are turned too little to need it, and it takes time.
-    little = (face - known).sum() <= FEW * face.sum()
+    little = (unknown + throat).sum() <= FEW * face.sum()
     return jax.lax.cond(little, lambda moved: moved, painted, moved)
 
 
-def _paint(moved_YX6: Array, known_YX: Array) -> Array:
-    """Colours (Y, X, 3) for what is not known, from what is sure around it.
-
-    Of the skin layer, which has no openings to run from.
-    """
-    sure = (known_YX > 0.99).astype(jnp.float32)
-    return spread(push_pull(*coarse(moved_YX6[..., 3:], sure)))
+def _paint(image_YX3: Array, sure_YX: Array) -> Array:
+    """Colours (Y, X, 3) for what is not sure (1), from what is sure around it (0 or 1)."""
+    return spread(push_pull(*coarse(image_YX3, sure_YX)))

@@ -28,18 +28,19 @@ WINDOW = (5, 6)  # height and width of what a mouth can take, in sixteenths of t
 MOUTH_CM = (0.0, -3.9, 10.5)  # its middle, between shut and wide open, on the mean head
 FEWEST_PX = 12  # of 256 x 256, of anything whose colour is taken
 PALER = 0.5  # of the hue of skin, and of the white of the eyes, which takes on that of the lids
-TEETH_AS_WHITES = (1.05, 1.0, 0.90)  # of that white, which is bluer
+TEETH_AS_WHITES = (1.05, 1.0, 0.95)  # of that white, which is bluer
 TEETH_AS_SKIN = 1.05  # least light of front teeth, of that of the cheeks
 WHITEST = 0.90
 FLESH_AS_SKIN = (0.72, 0.40, 0.42)  # tongue and gums in front light
-TONGUE, THROAT = 0.72, 0.2  # light there, of that in front
+TONGUE, THROAT = 0.68, 0.13  # light there, of that in front
 TONGUE_CM = 1.2  # above the lower teeth: 1/e of what the tongue has more than the throat is left
 FADE_CM = 3.0  # behind the front: 1/e of the light on teeth is left
 CROWN_CM = (1.0, 0.85)  # height of upper and lower teeth
 BEHIND_LIP = 0.86  # light on lower teeth, which the lower lip stands before, of that on upper ones
 BETWEEN_FROM, BETWEEN = 0.78, 0.24  # from where on a tooth it gets darker, and how much
+BOUNCED = 0.3  # of the light that a tooth lacks, from the flesh around it and in its colour
 SHADOW = 0.42  # most of the light that lips take, and more of it where they hardly part
-SLIT = 0.6
+SLIT = 0.65
 
 
 class Mouth(NamedTuple):
@@ -137,13 +138,14 @@ def _lit(
     """How much light comes from what is white and from flesh, (V, U) each, of that in front."""
     upper, lower = see(teeth, pose, (x_U[None], y_V[:, None]), pixel=pixel)
     tongue = jnp.exp(jnp.minimum(lower.high, 0.0) / TONGUE_CM - jnp.square(lower.behind / FADE_CM))
-    white, flesh = jnp.zeros_like(light_VU), THROAT + (TONGUE - THROAT) * tongue
+    white, flesh = jnp.zeros_like(light_VU), light_VU * (THROAT + (TONGUE - THROAT) * tongue)
     for hit, crown, height in ((lower, CROWN_CM[1], BEHIND_LIP), (upper, CROWN_CM[0], 1.0)):
         gum = _ramp(hit.high - crown * (1.0 - 0.2 * hit.across**2), -0.05, 0.05)
-        light = height * _light(hit)
-        white = white + hit.share * ((1.0 - gum) * light * _between(hit) - white)
-        flesh = flesh + hit.share * (gum * light - flesh)
-    return light_VU * white, light_VU * flesh
+        light = light_VU * (height * _light(hit))
+        tooth, bounced = (1.0 - gum) * _between(hit), BOUNCED * light_VU * (1.0 - light)
+        white = white + hit.share * (tooth * light - white)
+        flesh = flesh + hit.share * (gum * light + tooth * bounced - flesh)
+    return white, flesh
 
 
 def _light(hit: Hit) -> Array:
