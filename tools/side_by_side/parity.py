@@ -155,21 +155,22 @@ def lite_layers(table: Table, scene: LiteScene) -> None:
 
     appearance = model._encode(params, model.head, scene.image, scene.identity, own, placement)
     warped, *flat = jax.jit(model.warp_pose)(model.head, appearance, pose)
-    maps, contour, lashes = np.stack(flat[0], 1), flat[1][:, None], flat[2][:, None]
+    maps, (contour, lashes, throat) = np.stack(flat[0], 1), (plane[:, None] for plane in flat[1:])
     kept = lite_face.Appearance(
         front(appearance.layers[None]), given, front(appearance.volume[None]),
         q(appearance.z_id[None]), q(appearance.irises),
         q(appearance.mouth),
     )  # fmt: skip
-    made_warped, made_maps, made_contour, made_lashes, _ = twin.warp(head, kept, poses)
+    made_warped, made_maps, made_contour, made_lashes, made_throat = twin.warp(head, kept, poses)
     table.share("driver: raster and maps", np.abs(made_maps.numpy() - maps).max(1) < 1e-3)
     table.share(
         "driver: warped picture", np.abs(back(made_warped) - np.asarray(warped)).max(-1) < 0.01
     )
     table.share("driver: contours", np.abs(made_contour.numpy() - contour) < 0.01)
     table.share("driver: lashes", np.abs(made_lashes.numpy() - lashes) < 0.01)
+    table.share("driver: below the jaw", made_throat.numpy() == throat)
     picture = jax.jit(model.render_pose)(params, model.head, appearance, pose)
-    finished = twin.finish(front(warped), *q((maps, contour, lashes)), kept, poses)
+    finished = twin.finish(front(warped), *q((maps, contour, lashes, throat)), kept, poses)
     table.add("decoder and picture, given the warp", picture, back(finished), 25)
     whole = twin.render(head, kept, q(driving))
     levels = np.abs(back(whole) - np.asarray(picture)).max(-1) * 127.5
