@@ -10,6 +10,7 @@ from vasa_jax.core.types import MOTION_DIM
 from vasa_jax.face import geometry, inpaint
 from vasa_jax.face import head as heads
 from vasa_jax.face.hairline import hair
+from vasa_jax.face.raster import dilate
 from vasa_jax.nn.warp import sample_at
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -74,6 +75,18 @@ def test_a_wall_inside_the_outline_is_not_hair(portrait):
     picture = jnp.where(jnp.asarray(temples)[..., None], jnp.asarray(WALL, jnp.float32), picture)
     found = np.asarray(hair(picture, source))
     assert found[temples].mean() < 0.05
+
+
+def test_hair_as_pale_as_skin_is_seen_where_hair_is_beside_it(portrait):
+    """Its colour does not tell; that no wall is near the outline does."""
+    _, source, cheeks, temples, covered, shown = portrait
+    blond = SKIN + 0.05
+    around = np.asarray(dilate(jnp.asarray(covered, jnp.float32), 10)) > 0
+    found = np.asarray(hair(painted(shown, covered | (around & ~shown), blond), source))
+    assert np.median(found[temples]) > 0.5
+    assert found[cheeks].mean() < 0.1
+    before_a_wall = np.asarray(hair(painted(shown, covered, blond), source))
+    assert before_a_wall[temples].mean() < 0.2
 
 
 def test_a_head_without_its_top_says_nothing():

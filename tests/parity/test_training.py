@@ -48,7 +48,7 @@ def test_motion_objective() -> None:
         window=12, past=4, num_visemes=3,
     )  # fmt: skip
     cfg = MotionTrainConfig(
-        model=model, loss=MotionLossConfig(velocity=1.0, auxiliary=0.5, viseme=0.1)
+        model=model, loss=MotionLossConfig(velocity=1.0, auxiliary=0.5, viseme=0.1, sealed=2.0)
     )
     rng = np.random.default_rng(0)
     stats = MotionStats(

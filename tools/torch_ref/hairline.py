@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tools.torch_ref.head import absolute_pose
 from tools.torch_ref.layers import binomial
-from tools.torch_ref.raster import SourceGeometry, head_plane
+from tools.torch_ref.raster import SourceGeometry, grown, head_plane
 from vasa_jax.face import hairline
 from vasa_jax.face.geometry import FACE, SCALP
 
@@ -27,7 +27,11 @@ def hair(image: Tensor, source: SourceGeometry) -> Tensor:
         variance = ((image - mean).square() * weight).sum((1, 2), keepdim=True) + hairline.NOISE**2
         far[name] = ((image - mean).square() / variance).sum(0), variance.log().sum()
     odds = 0.5 * (sum(far["skin"]) - sum(far["hair"])) - hairline.ODDS
-    likely = odds.sigmoid() * (1.0 - _ramp(far["hair"][0], hairline.TYPICAL))
+    typical = 1.0 - _ramp(far["hair"][0], hairline.TYPICAL)
+    reach = hairline.BESIDE_PX * max(size // 256, 1)
+    outside = (group < 0).float()
+    beside = grown(outside, reach) * (1.0 - grown(outside * (1.0 - typical), reach))
+    likely = torch.maximum(odds.sigmoid(), beside) * typical
     likely = binomial(likely[None, None])[0, 0]
     known = torch.minimum(scalp.sum(), cheeks.sum()) >= hairline.FEWEST_PX * (size / 256) ** 2
     return known * (group >= 0) * _ramp(y, hairline.HAIR) * likely

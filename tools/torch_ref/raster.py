@@ -174,7 +174,7 @@ def _most_of_four(flat: Tensor) -> Tensor:
     return F.max_pool2d(F.pad(flat[None], (0, 1, 0, 1), mode="replicate"), 2, stride=1)[0]
 
 
-def _grown(mask: Tensor, pixels: int) -> Tensor:
+def grown(mask: Tensor, pixels: int) -> Tensor:
     """A map (..., Y, X) whose every pixel is the largest within ``pixels``."""
     flat = mask.reshape(-1, 1, *mask.shape[-2:])
     return F.max_pool2d(flat, 2 * pixels + 1, stride=1, padding=pixels).reshape(mask.shape)
@@ -184,10 +184,10 @@ def _rim(depth: Tensor, group: Tensor, opening: Tensor) -> Tensor:
     """Weight of being just inside of an outline of the head."""
     hit = group >= 0
     depth = torch.where(opening > 0, 1e3, torch.where(hit, depth, -1e3))
-    farthest = -_grown(-depth, 1)
+    farthest = -grown(-depth, 1)
     edge = (hit & (opening == 0) & (depth - farthest > JUMP_CM)).float()
     unit = max(len(depth) // 256, 1)
-    return hit * sum(_grown(edge, k * unit) for k in RIM_PX) / len(RIM_PX)
+    return hit * sum(grown(edge, k * unit) for k in RIM_PX) / len(RIM_PX)
 
 
 class DriverGeometry(NamedTuple):
@@ -333,7 +333,7 @@ def _carry_on(
     size = len(grid)
     off, hole = coarse(to_front(flow - around), maps.visible[:, None])
     near = (cells(maps.cover[:, None]) > 0).float()
-    near = _grown(near, REACH_PX * size // 256 // COARSE)
+    near = grown(near, REACH_PX * size // 256 // COARSE)
     off = to_back(push_pull(off, near * hole))
     way = grid_of(*near.shape[2:], device=grid.device) - placement[:, None, None, :2]
     way = way / (way.square().sum(-1, keepdim=True) + 1e-4).sqrt()

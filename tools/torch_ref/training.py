@@ -19,9 +19,10 @@ from tools.torch_ref.lite_face import LiteFace
 from tools.torch_ref.motion import MotionModel
 from tools.torch_ref.rolling import alpha_sigma
 from tools.torch_ref.volumetric import VolumetricFace
-from vasa_jax.core.types import Controls
-from vasa_jax.losses.diffusion import group_weights
-from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.core.types import EXPRESSION, Controls
+from vasa_jax.losses.diffusion import SHUT_CM, group_weights
+from vasa_jax.motion.latents import LIPS, MOUTH, MotionStats
+from vasa_jax.motion.lips import LIP_GAP_CM
 from vasa_jax.train.motion import MotionTrainConfig
 from vasa_jax.train.optim import OptimConfig, learning_rate
 
@@ -40,9 +41,11 @@ class MotionObjective(nn.Module):
         self.net, self.cfg = net, cfg
         for name, value in (
             ("mean", stats.mean), ("std", stats.std), ("weights", group_weights(cfg.loss)),
+            ("lip_gap", np.float32(LIP_GAP_CM)),
         ):  # fmt: skip
             self.register_buffer(name, torch.from_numpy(np.array(value)), persistent=False)
-        self.register_buffer("mouth", torch.tensor(MOUTH), persistent=False)
+        for name, numbers in (("mouth", MOUTH), ("lips", LIPS)):
+            self.register_buffer(name, torch.tensor(numbers), persistent=False)
 
     @staticmethod
     def with_noise_levels(cfg: MotionTrainConfig, batch: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +71,10 @@ class MotionObjective(nn.Module):
         x0 = self.net.denoise(noisy, drawn["t"], prepared)
         counted = motion_valid & audio_valid[:, k : k + w]
         total = self._motion(x0, clean, counted, batch["trust"]).mean()
+        if cfg.loss.sealed:
+            told = counted & keep["audio"][:, None]
+            gap = self._unsealed(x0, batch["motion"][:, k:], told, batch["trust"])
+            total = total + cfg.loss.sealed * gap.mean()
         heard = batch["motion_valid"] & audio_valid[:, : k + w] & keep["audio"][:, None]
         heard = torch.cat([heard[:, :k] & keep["past"][:, None], heard[:, k:]], 1)
         mouth, logits = self.net.heads(tokens)
@@ -92,6 +99,19 @@ class MotionObjective(nn.Module):
             change = (made.diff(dim=1) - target.diff(dim=1)).square()
             loss = loss + self.cfg.loss.velocity * masked_mean((change * weights).sum(-1), both)
         return loss
+
+    def _unsealed(self, x0: Tensor, target: Tensor, valid: Tensor, trust_BM: Tensor) -> Tensor:
+        """Mean square gap in cm^2 of lips that are shut in the target (B,)."""
+
+        def gap_cm(expression: Tensor) -> Tensor:
+            return (expression @ self.lip_gap).clamp(min=0.0)
+
+        # As what is shown: weights of expressions end at 0 and 1.
+        made = (x0 * self.std + self.mean)[..., EXPRESSION].clamp(0.0, 1.0)
+        shut = valid & (gap_cm(target[..., EXPRESSION]) < SHUT_CM)
+        gap = gap_cm(torch.where(valid[..., None], made, 0.0))
+        mean = masked_mean(torch.where(shut, gap.square(), 0.0), valid)
+        return mean * trust_BM[:, self.lips].amin(-1)
 
 
 def weighted_l1(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:

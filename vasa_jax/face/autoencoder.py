@@ -221,12 +221,10 @@ class FaceAutoencoder:
             {"params": params}, warped[inner], jax.tree.map(lambda m: m[inner], maps), volume, z_id,
             pose, (cell, cell), method="decode",
         )  # fmt: skip
-        # The nets have only seen eyes with irises: of blank ones they would make some. And what
-        # comes in sight under a jaw they darken.
+        # The nets have only seen eyes with irises: of blank ones they would make some.
         moved = warped[..., :3]
-        under = throat[inner][..., None]
         blank = (1.0 - appearance.irises) * maps.eyeball[inner][..., None]
-        left = jnp.maximum(blank, jnp.maximum(under, binomial(under)))
+        left = jnp.maximum(blank, below_jaw(throat[inner]))
         image = out["image"] + left * (moved[inner] - out["image"])
         kept = out["weight"][..., 0]
         kept = kept + left[..., 0] * (1.0 - kept)
@@ -281,6 +279,12 @@ def _origin(
         return None
     flow, shown = way
     return Origin(flow, kept * shown * (1.0 - contour) * (1.0 - line), between, pose)
+
+
+def below_jaw(throat_BYX: Array) -> Array:
+    """Share (B, Y, X, 1) of the picture that nets leave to the paint there, which they darken."""
+    throat = throat_BYX[..., None]
+    return jnp.maximum(throat, binomial(throat))
 
 
 def soften(image_BYXC: Array, contour_BYX: Array) -> Array:

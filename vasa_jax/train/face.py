@@ -22,7 +22,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
 from vasa_jax.face import head as heads
 from vasa_jax.face import inpaint, raster
-from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
+from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, below_jaw, to_uint8
 from vasa_jax.face.geometry import Maps, drive_geometry
 from vasa_jax.face.head import Head
 from vasa_jax.losses.identity import identity_distance
@@ -83,14 +83,14 @@ def stage_one_batch(
         pose = heads.absolute_pose(target_motion, target_placement)
         g = drive_geometry(head, own, pose, size=model.cfg.size)
         warped = inpaint.warp_layers(layers, g)
-        return own.opening, warped, g.maps
+        return own.opening, warped, g.maps, g.throat
 
     rows = (
         source, batch["identity"], batch["source_motion"], batch["source_placement"],
         batch["shape"], batch["target_motion"], batch["target_placement"],
     )  # fmt: skip
     # The geometry has no parameters; without the barrier its gathers are fused into the nets.
-    opening, warped, maps = jax.lax.optimization_barrier(
+    opening, warped, maps, throat = jax.lax.optimization_barrier(
         jax.lax.stop_gradient(jax.lax.map(geometry, rows))
     )
     window = None
@@ -102,13 +102,16 @@ def stage_one_batch(
             at = (0, window[0] * cell, window[1] * cell, 0)[: x.ndim]
             return jax.lax.dynamic_slice(x, at, (x.shape[0], side, side, *x.shape[3:]))
 
-        warped, maps, target = jax.tree.map(cut, (warped, maps, target))
+        warped, maps, throat, target = jax.tree.map(cut, (warped, maps, throat, target))
     source_pose = jax.vmap(heads.absolute_pose)(batch["source_motion"], batch["source_placement"])
     target_pose = jax.vmap(heads.absolute_pose)(batch["target_motion"], batch["target_placement"])
     out = model.nets.apply(
         {"params": params}, source, opening, source_pose, warped, maps, target_pose, window
     )
-    return out, maps, warped, target
+    # As what is shown; and there the nets have nothing to paint.
+    image = out["image"] + below_jaw(throat) * (warped[..., :3] - out["image"])
+    maps = maps._replace(visible=jnp.maximum(maps.visible, throat))
+    return {**out, "image": image}, maps, warped, target
 
 
 def pixel_weight(cfg: FaceLossConfig, maps: Maps) -> jax.Array:
