@@ -105,7 +105,7 @@ def stage_one_batch(
         warped, maps, throat, target = jax.tree.map(cut, (warped, maps, throat, target))
     source_pose = jax.vmap(heads.absolute_pose)(batch["source_motion"], batch["source_placement"])
     target_pose = jax.vmap(heads.absolute_pose)(batch["target_motion"], batch["target_placement"])
-    out = model.nets.apply(
+    out: Any = model.nets.apply(
         {"params": params}, source, opening, source_pose, warped, maps, target_pose, window
     )
     # As what is shown; and there the nets have nothing to paint.
