@@ -29,6 +29,7 @@ face_before_after() {
   for side in before after; do
     at $side "$top/tools/turn_heads.py" "$top/out/${name}_$side.npy" \
       --portraits "$VASA_MEDIA/portraits_test" "$@"
+    rm -f "$top/out/${name}_$side.json" # else what an earlier run measured is taken for this one
     at $side -m vasa_jax.cli.main evaluate face lite --identities 6 --pairs 10 --states 0 --clips= \
       --judges= --source portrait --json "$top/out/${name}_$side.json" > "$top/out/${name}_$side.txt"
   done
