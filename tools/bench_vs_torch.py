@@ -81,6 +81,11 @@ def why_not(device: str) -> str | None:
     code = "import torch, sys; sys.exit(not torch.cuda.is_available())"
     if subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode:
         return "PyTorch sees no GPU here (torch.cuda.is_available() is False); try --device cpu"
+    return why_not_jax()
+
+
+def why_not_jax() -> str | None:
+    """Why JAX cannot run on a GPU, in one line; None: it can."""
     code = "import jax, sys; sys.exit(not any(d.platform == 'gpu' for d in jax.devices()))"
     if subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode:
         return "JAX sees no GPU here; install jax[cuda12], or try --device cpu"

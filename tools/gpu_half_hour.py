@@ -19,6 +19,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tools.bench_vs_torch import why_not_jax
+from vasa_jax.train.log import read_log
+
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = 60  # steps, the last third of which tells how long one takes
 SAVING_S = 20.0  # of a stage's time, for its last checkpoint
@@ -59,16 +62,15 @@ def steps_within(seconds: float, start_s: float, step_s: float) -> int:
     return max(int((seconds - start_s - SAVING_S) / step_s), 1)
 
 
-def step_seconds(log: Path) -> float:
+def step_seconds(workdir: Path) -> float:
     """Mean of the last third of the logged steps.
 
     Raises:
       ValueError: no step was logged.
     """
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    logged = [row["step_s"] for row in rows if row["kind"] == "train"]
+    logged = [row["step_s"] for row in read_log(workdir, "train")]
     if not logged:
-        raise ValueError(f"{log} tells of no step")
+        raise ValueError(f"the log of {workdir} tells of no step")
     last = logged[-max(len(logged) // 3, 1) :]
     return sum(last) / len(last)
 
@@ -122,7 +124,7 @@ class HalfHour:
             if status or stopped:
                 self.note(f"{stage.name}, first steps", status or 1, stopped)
                 return
-            step_s = step_seconds(probe / "log.jsonl")
+            step_s = step_seconds(probe)
             took = time.monotonic() - began
             steps = steps_within(seconds - took, max(took - PROBE * step_s, 0.0), step_s)
             self.say(f"{stage.name}: {step_s:.3f} s a step, {steps} steps")
@@ -194,12 +196,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    if args.device == "gpu":
-        code = "import jax, sys; sys.exit(not any(d.platform == 'gpu' for d in jax.devices()))"
-        if subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode:
-            print("error: JAX sees no GPU here; install jax[cuda12], or try --device cpu --smoke",
-                  file=sys.stderr)  # fmt: skip
-            return 2
+    missing = why_not_jax() if args.device == "gpu" else None
+    if missing:
+        print(f"error: {missing}", file=sys.stderr)
+        return 2
     return HalfHour(args).all()
 
 

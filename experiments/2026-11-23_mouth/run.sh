@@ -20,7 +20,3 @@ done
 .venv/bin/python $here/portraits.py --sheet $here/sheet.jpg "$out/before.npy" "$out/after.npy"
 export PAIRS=${PAIRS:-29}
 measure_release $here
-if [ -n "${OTHERS:-}" ]; then
-  .venv/bin/vasa-jax evaluate controls lite --portraits "$OTHERS" --most 12 --only emotion \
-    --seconds 3 --speech vasa_jax/assets/example/speech.flac --json $here/emotions.json
-fi

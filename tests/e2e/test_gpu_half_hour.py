@@ -19,12 +19,14 @@ def test_what_fits_leaves_room_for_the_start_and_the_last_checkpoint():
 
 def test_the_first_steps_do_not_say_how_long_one_takes(tmp_path):
     log = tmp_path / "log.jsonl"
-    rows = [{"kind": "event"}] + [{"kind": "train", "step_s": s} for s in (9, 1, 1, 1, 0.5, 0.7)]
+    rows: list[dict] = [{"kind": "event", "step": 0}]
+    for step, seconds in enumerate((9, 1, 1, 1, 0.5, 0.7), 1):
+        rows.append({"kind": "train", "step": step, "step_s": seconds})
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert gpu_half_hour.step_seconds(log) == pytest.approx(0.6)
+    assert gpu_half_hour.step_seconds(tmp_path) == pytest.approx(0.6)
     log.write_text("")
     with pytest.raises(ValueError, match="no step"):
-        gpu_half_hour.step_seconds(log)
+        gpu_half_hour.step_seconds(tmp_path)
 
 
 def test_a_command_is_interrupted_when_its_time_is_over():

@@ -224,7 +224,7 @@ class FaceAutoencoder:
         # The nets have only seen eyes with irises: of blank ones they would make some.
         moved = warped[..., :3]
         blank = (1.0 - appearance.irises) * maps.eyeball[inner][..., None]
-        left = jnp.maximum(blank, below_jaw(throat[inner]))
+        left = jnp.maximum(blank, left_to_paint(throat[inner]))
         image = out["image"] + left * (moved[inner] - out["image"])
         kept = out["weight"][..., 0]
         kept = kept + left[..., 0] * (1.0 - kept)
@@ -281,7 +281,7 @@ def _origin(
     return Origin(flow, kept * shown * (1.0 - contour) * (1.0 - line), between, pose)
 
 
-def below_jaw(throat_BYX: Array) -> Array:
+def left_to_paint(throat_BYX: Array) -> Array:
     """Share (B, Y, X, 1) of the picture that nets leave to the paint there, which they darken."""
     throat = throat_BYX[..., None]
     return jnp.maximum(throat, binomial(throat))

@@ -22,7 +22,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
 from vasa_jax.face import head as heads
 from vasa_jax.face import inpaint, raster
-from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, below_jaw, to_uint8
+from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, left_to_paint, to_uint8
 from vasa_jax.face.geometry import Maps, drive_geometry
 from vasa_jax.face.head import Head
 from vasa_jax.losses.identity import identity_distance
@@ -109,7 +109,7 @@ def stage_one_batch(
         {"params": params}, source, opening, source_pose, warped, maps, target_pose, window
     )
     # As what is shown; and there the nets have nothing to paint.
-    image = out["image"] + below_jaw(throat) * (warped[..., :3] - out["image"])
+    image = out["image"] + left_to_paint(throat) * (warped[..., :3] - out["image"])
     maps = maps._replace(visible=jnp.maximum(maps.visible, throat))
     return {**out, "image": image}, maps, warped, target
 
