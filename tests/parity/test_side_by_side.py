@@ -80,6 +80,29 @@ def test_percentiles() -> None:
     assert (summary["ms"], summary["p10"], summary["p90"]) == (51, 11, 91)
 
 
+def test_forms_that_all_failed_leave_a_row(tmp_path, monkeypatch) -> None:
+    class Ended(compare.Process):
+        def __init__(self, form, settings, log):
+            super().__init__("no such form", settings, log)
+
+    monkeypatch.setattr(compare, "Process", Ended)
+    settings = compare.Settings(size="lite", device="gpu", quick=True, forms=("torch eager", "XLA"))
+    comparison = compare.Comparison(settings, lambda text: None, tmp_path / "log")
+    parts = scenes.parts("lite", "gpu", quick=True)[:2]
+    comparison.run(parts, compare.time.monotonic() + 100.0)
+    assert [row["name"] for row in comparison.rows] == ["render", "render"]
+    for row in comparison.rows:
+        assert all("ended with 1" in made["failed"] for made in row["forms"].values())
+
+
+def test_a_process_that_ended_says_so_to_all_who_ask(tmp_path) -> None:
+    settings = compare.Settings(size="lite", device="cpu", quick=True, forms=("XLA",))
+    process = compare.Process("no such form", settings, tmp_path / "log")
+    said = [process.answer(60.0), process.answer(60.0)]
+    assert said[0] == said[1] and "ended with 1" in said[0]["failed"]
+    process.stop()
+
+
 @pytest.mark.parametrize("main", [bench_vs_torch.main, gpu_compare.main])
 def test_what_is_missing_is_one_clear_line(main, monkeypatch, capsys, tmp_path) -> None:
     gpu = ["--device", "gpu", "--out", str(tmp_path)]

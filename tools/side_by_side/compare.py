@@ -89,6 +89,7 @@ class Process:
             self.stop()
             return {"failed": f"stopped after {seconds:.0f} s"}
         if not line:
+            self._answers.put("")  # it has ended: whoever asks again need not wait
             self._process.wait()
             return {"failed": f"its process ended with {self._process.returncode}"}
         return json.loads(line)
@@ -234,6 +235,8 @@ class Comparison:
         until = time.monotonic() + 3 * seconds
         for i in range(rounds):
             order = list(samples)
+            if not order or time.monotonic() > until:
+                break
             for form in order[i % len(order) :] + order[: i % len(order)]:
                 time.sleep(PAUSE_S)
                 wait = self.within(3 * seconds + 60)
@@ -243,8 +246,6 @@ class Comparison:
                     samples.pop(form)
                 else:
                     samples[form].append(result["ms"])
-            if not samples or time.monotonic() > until:
-                break
         for form, values in samples.items():
             row["forms"][form] |= summary(values) | {"calls": calls[form]}
 

@@ -110,10 +110,10 @@ class Worker:
                          "numpy": np.__version__},
             "threads": len(os.sched_getaffinity(0)),
         }  # fmt: skip
-        if self.framework == "xla":
-            about["device"] = jax.devices()[0].device_kind
-        elif self.device == "gpu":
+        if self.framework == "torch" and self.device == "gpu":
             about["device"] = torch.cuda.get_device_name()
+        else:
+            about["device"] = jax.devices()[0].device_kind
         return about
 
     def drop(self) -> dict[str, Any]:
