@@ -12,9 +12,12 @@ import jax.numpy as jnp
 
 from vasa_jax.core.target import backend
 from vasa_jax.nn.resample import depth_to_space
+from vasa_jax.nn.winograd import conv_winograd, fits
 
 # A map up to so large, of at least so many channels, is convolved by one matrix product on a CPU.
 FEW_CELLS, MANY_CHANNELS = 64, 256
+# On a CPU, with so many channels coming in and going out, Winograd's form is faster.
+WINOGRAD_CHANNELS = 256
 
 
 def _plain_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> jax.Array:
@@ -25,13 +28,21 @@ def _plain_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> j
     )  # fmt: skip
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cpu_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> jax.Array:
+def _fast_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> jax.Array:
+    """Of many channels in Winograd's form: 1.2 to 2 times as fast (256 and 512; 128 px to 16)."""
+    wide = min(kernel_YXIO.shape[2:]) >= WINOGRAD_CHANNELS and x_BYXC.dtype == jnp.float32
+    if wide and fits(x_BYXC.shape, kernel_YXIO.shape, stride):
+        return conv_winograd(x_BYXC, kernel_YXIO)
     return _plain_conv(x_BYXC, kernel_YXIO, stride)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _cpu_conv(x_BYXC: jax.Array, kernel_YXIO: jax.Array, stride: int = 1) -> jax.Array:
+    return _fast_conv(x_BYXC, kernel_YXIO, stride)
+
+
 def _cpu_conv_forward(x, kernel, stride):
-    return _plain_conv(x, kernel, stride), (x, kernel)
+    return _fast_conv(x, kernel, stride), (x, kernel)
 
 
 def _rows_per_block(height: int, width: int) -> int:
@@ -108,6 +119,8 @@ def _input_gradient(
     JAX's own rule transposes by naming the kernel's axes anew, which XLA:CPU undoes in the main
     program only: in a loop or branch it would run as a plain loop over numbers.
     """
+    if stride == 1 and kernel_YXIO.shape[:2] == (3, 3):
+        return _fast_conv(g_BYXO, _turned(kernel_YXIO))
     padding = []
     for taps, n, out in zip(kernel_YXIO.shape[:2], size, g_BYXO.shape[1:3], strict=True):
         rest = n - 1 - (out - 1) * stride  # cells after the last one that a kernel was around
@@ -201,8 +214,11 @@ def _tap_by_tap(x_BZYXC: jax.Array, kernel_ZYXIO: jax.Array, *, loop: bool) -> j
     (b, z, y, x, _), o = x_BZYXC.shape, kernel_ZYXIO.shape[-1]
     padded = _depth_padded(x_BZYXC)
 
+    # The many sums of Winograd's form gain nothing in a loop, where one core computes each.
+    conv = _plain_conv if loop else _fast_conv
+
     def add_tap(total: jax.Array, tap: jax.Array) -> tuple[jax.Array, None]:
-        return total + _plain_conv(_planes(padded, tap), kernel_ZYXIO[tap]), None
+        return total + conv(_planes(padded, tap), kernel_ZYXIO[tap]), None
 
     zero = jnp.zeros((b * z, y, x, o), x_BZYXC.dtype)
     total, _ = jax.lax.scan(add_tap, zero, jnp.arange(3), unroll=not loop)
