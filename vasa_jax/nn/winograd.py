@@ -20,11 +20,10 @@ def _kernel_line(before: jax.Array, here: jax.Array, after: jax.Array) -> tuple[
     return before, outer + inner, outer - inner, after
 
 
-def _kernel_basis(kernel_YXIO: jax.Array) -> list[list[jax.Array]]:
-    """G g G^T, 4 x 4 matrices (I, O). As sums: XLA:CPU is 20 times slower with ``einsum``."""
+def _kernel_basis(kernel_YXIO: jax.Array) -> list[tuple[jax.Array, ...]]:
+    """G g G^T, 4 x 4 matrices (I, O). As sums: XLA:CPU is much slower with ``einsum``."""
     columns = [_kernel_line(*(kernel_YXIO[y, x] for y in range(3))) for x in range(3)]
-    lines = [_kernel_line(*(column[y] for column in columns)) for y in range(4)]
-    return [list(line) for line in lines]
+    return [_kernel_line(*(column[y] for column in columns)) for y in range(4)]
 
 
 def _combined(grid: list[list[jax.Array]], rows: tuple, columns: tuple) -> jax.Array:
