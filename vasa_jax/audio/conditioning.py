@@ -30,7 +30,7 @@ BLOCK = 160  # samples filtered by one row of the matrix
 
 SILENCE_DB = -100.0  # stands for no power at all
 ACTIVE_DB = 10.0  # above the background
-FAINT_DB = -85.0  # the last bits of 16: below, nothing is active and there is no background
+FAINT_DB = -90.0  # the last bits of 16: below, nothing is active and there is no background
 RISE_DB = 0.12  # of the background per frame, 3 dB a second
 FALL = 0.5  # share of its way down that the background covers in a frame
 FIRST_DB, FIRST_FRAMES = -30.0, 5  # what is believed of the level before anything was heard
@@ -70,21 +70,23 @@ def follow(state: HeardLevel, power_BT: jax.Array) -> tuple[HeardLevel, jax.Arra
     """Level of what is active (B, T) in dB, after each frame of mean square ``power_BT``."""
     power_db = 10.0 * jnp.log10(power_BT + 10.0 ** (SILENCE_DB / 10.0))
 
-    def frame(state: HeardLevel, now: jax.Array) -> tuple[HeardLevel, jax.Array]:
-        below = now < state.background
-        risen = jnp.minimum(state.background + RISE_DB, now)
-        fallen = state.background + FALL * (now - state.background)
-        heard = now > FAINT_DB
-        background = jnp.where(heard, jnp.where(below, fallen, risen), state.background)
-        active = heard & (now > background + ACTIVE_DB)
-        count = jnp.where(active, jnp.minimum(state.count + 1.0, MEMORY_FRAMES), state.count)
-        step = now - state.level
-        share = jnp.where(step > 0.0, jnp.maximum(LOUDER, 1.0 / count), 1.0 / count)
-        level = jnp.where(active, state.level + share * step, state.level)
-        return HeardLevel(background=background, level=level, count=count), level
-
-    state, level_TB = jax.lax.scan(frame, state, power_db.T)
+    state, level_TB = jax.lax.scan(_after_frame, state, power_db.T)
     return state, level_TB.T
+
+
+def _after_frame(state: HeardLevel, now: jax.Array) -> tuple[HeardLevel, jax.Array]:
+    """The state after one more frame of ``now`` (B,) dB, and its level."""
+    below = now < state.background
+    risen = jnp.minimum(state.background + RISE_DB, now)
+    fallen = state.background + FALL * (now - state.background)
+    heard = now > FAINT_DB
+    background = jnp.where(heard, jnp.where(below, fallen, risen), state.background)
+    active = heard & (now > background + ACTIVE_DB)
+    count = jnp.where(active, jnp.minimum(state.count + 1.0, MEMORY_FRAMES), state.count)
+    step = now - state.level
+    share = jnp.where(step > 0.0, jnp.maximum(LOUDER, 1.0 / count), 1.0 / count)
+    level = jnp.where(active, state.level + share * step, state.level)
+    return HeardLevel(background=background, level=level, count=count), level
 
 
 @functools.lru_cache(maxsize=4)
