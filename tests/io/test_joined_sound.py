@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.io.encoded_sound import by_av, by_soundfile, tone
-from vasa_jax.core.errors import InputWarning
+from vasa_jax.core.errors import InputWarning, UserError
+from vasa_jax.io import media
 from vasa_jax.io.audio import read_original
 from vasa_jax.io.channels import to_mono
 
@@ -178,3 +179,12 @@ def test_later_pieces_that_are_damaged_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(first + first[:50])
     with pytest.warns(InputWarning, match="50 bytes were left"):
         assert len(read_original(tmp_path / "a.flac")[0]) == RATE
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "streamed.wav", "m4a"])
+def test_what_is_too_long_is_refused_while_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(media, "MAX_SECONDS", 2)
+    with pytest.raises(UserError, match="longer than"):
+        read(tmp_path / "a.bin", b"".join(ENCODERS[suffix](piece(hz)) for hz in PITCHES))

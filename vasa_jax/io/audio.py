@@ -19,7 +19,7 @@ from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
 from vasa_jax.io.atomic import existing_file
 from vasa_jax.io.channels import to_mono
 from vasa_jax.io.containers import Piece, PieceFile, contents, mapped
-from vasa_jax.io.media import MAX_SECONDS, Decoding, open_media, start_seconds
+from vasa_jax.io.media import MAX_SECONDS, Decoding, TooLongError, open_media, start_seconds
 from vasa_jax.io.resampling import resample
 
 Path = str | os.PathLike[str]
@@ -105,9 +105,9 @@ def _read_pieces(path: pathlib.Path) -> tuple[np.ndarray, int]:
                 with open_media(path, "sound", source=source, format=kind) as container:
                     decoding.add(container)
                     left += _unread(container, decoding)
+            except TooLongError:
+                raise
             except UserError:
-                if decoding.seconds > MAX_SECONDS:
-                    raise
                 if not decoding.seconds and number + 1 == len(found.pieces):
                     return _read_soundfile(path)
                 left += piece.end - piece.start

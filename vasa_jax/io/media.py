@@ -31,6 +31,10 @@ STATES_LENGTH = {"ogg", "mp4"}  # formats that do, to the sample
 LONGEST_PACKET_S = 1.0  # of silence in place of a damaged one; its own word may be damaged, too
 
 
+class TooLongError(UserError):
+    """More than MAX_SECONDS of sound."""
+
+
 @contextlib.contextmanager
 def open_media(
     path: Path, what: str, *, source: RawIOBase | None = None, format: str | None = None
@@ -201,7 +205,8 @@ class Decoding:
         stretch.blocks.append(block)
         self.seconds += len(block) / stretch.rate
         if self.seconds > MAX_SECONDS:
-            raise UserError(f"{self.path} is longer than {MAX_SECONDS // 3600} hours; cut it first")
+            hours = MAX_SECONDS // 3600
+            raise TooLongError(f"{self.path} is longer than {hours} hours; cut it first")
 
 
 def start_seconds(stream: Any) -> Fraction:
