@@ -30,6 +30,8 @@ def inputs(tmp_path_factory):
     noise = np.random.default_rng(0).normal(0, 0.1, 12_000)
     soundfile.write(folder / "speech.wav", noise, 16_000)
     soundfile.write(folder / "short.wav", noise[:800], 16_000)
+    wav = (folder / "speech.wav").read_bytes()
+    (folder / "joined.wav").write_bytes(wav + wav)
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.txt").write_text("neither picture nor sound")
     return folder
@@ -64,7 +66,18 @@ def test_one_json_object_and_a_video_come_out(inputs, tmp_path, capsys):
 
 def test_the_crop_is_the_model_s_square(inputs, tmp_path, capsys):
     assert main(_command(inputs, tmp_path / "o.mp4", "--frame", "crop", "--json")) == 0
-    assert json.loads(capsys.readouterr().out)["size"] == [FACE.size, FACE.size]
+    report = json.loads(capsys.readouterr().out)
+    assert report["size"] == [FACE.size, FACE.size] and report["warnings"] == []
+
+
+def test_what_was_left_of_a_sound_is_said_on_stderr_and_in_json(inputs, tmp_path, capsys):
+    command = _command(inputs, tmp_path / "o.mp4", "--frame", "crop", "--json", speech="joined.wav")
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    (warning,) = json.loads(captured.out)["warnings"]
+    left = (inputs / "speech.wav").stat().st_size
+    assert f"joined.wav: {left} bytes were left" in warning
+    assert f"vasa-jax: warning: {warning}\n" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_INDEX, Controls
 from vasa_jax.generate import realtime
 from vasa_jax.generate.live_motion import Heard, Hop
-from vasa_jax.generate.offline import generate_motion
+from vasa_jax.generate.offline import generate_motion, speech_features
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
 from vasa_jax.generate.steady import ANGLES, HELD, PLACE
 from vasa_jax.generate.steering import OPENERS, Asked, Steering
@@ -354,6 +354,46 @@ def test_a_stream_wants_a_known_frame(talker):
     assert isinstance(talker.stream(live=LIVE), LiveStream)
 
 
+def test_features_of_a_quiet_stream_with_an_offset_are_those_of_the_file(talker):
+    """Also after sound that was heard ahead was taken back."""
+    model = talker.engine.motion_config
+    gaps = np.repeat(np.random.default_rng(1).uniform(0, 1, 60) > 0.4, 640)
+    said = (0.02 * gaps * speech(60) + 0.1).astype(np.float32)
+    whole = speech_features(model, said)
+    heard, rows = Heard(model), []
+    for start in range(0, 60, HOP):
+        ahead = np.zeros((HOP + 2, 640), np.float32)
+        part = said[start * 640 : (start + HOP + 2) * 640].reshape(-1, 640)
+        ahead[: len(part)] = part
+        heard.features(np.full_like(ahead, 0.5))
+        heard.forget()
+        rows.append(heard.features(ahead)[:HOP])
+        heard.advance(HOP)
+    np.testing.assert_allclose(np.concatenate(rows)[:60], whole, atol=2e-4)
+
+
+def test_a_microphone_s_offset_or_level_does_not_decide_where_somebody_speaks(talker):
+    """The lips close where nobody speaks, live; once by raw power."""
+    live = realtime.live_engine(talker.engine, LIVE)
+    said = np.repeat(np.arange(64) % 16 < 8, 640).astype(np.float32) * speech(64)
+    frames = live.motion.frames
+
+    def loud(sound):
+        place, heard, out = live.motion.open(0), Heard(live.motion.model), []
+        for start in range(0, 64 - frames, HOP):
+            part = sound[start * 640 : (start + frames) * 640].reshape(frames, 640)
+            controls = Controls.none(frames)
+            hop = live.ask(place, heard, part, np.ones(frames, bool), controls, skip=True).result()
+            out.append(hop.loud[:HOP])
+        live.motion.close(place)
+        return np.concatenate(out)
+
+    expected = np.arange(64) % 16 < 8
+    for sound in (said, said + np.float32(0.3), said * np.float32(0.01)):
+        got = loud(sound)[32:]
+        assert (got == expected[32 : 32 + len(got)]).mean() > 0.9
+
+
 @pytest.mark.slow
 def test_sound_and_frames_keep_together_for_ten_hours(talker, monkeypatch):
     """The loop itself; motion and pictures are stood in for, or it would take ten hours."""
@@ -362,7 +402,7 @@ def test_sound_and_frames_keep_together_for_ten_hours(talker, monkeypatch):
 
     def ask(*args, **options):
         future = concurrent.futures.Future()
-        future.set_result(Hop(motion, 0.0, 1))
+        future.set_result(Hop(motion, np.ones(len(args[2]), bool), 0.0, 1))
         return future
 
     monkeypatch.setattr(live, "ask", ask)

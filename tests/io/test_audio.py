@@ -1,23 +1,23 @@
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
 
+from tests.io import encoded_sound
+from tests.io.encoded_sound import by_av
 from vasa_jax.core.errors import UserError
-from vasa_jax.io.audio import read_audio, read_original, resample, to_mono
+from vasa_jax.io.audio import read_audio, read_original
+from vasa_jax.io.channels import to_mono, to_stereo
+from vasa_jax.io.resampling import resample
 
 SECONDS = 0.6
 
 
-def tone(rate: int, channels: int = 1, *, hz: float = 440.0, amplitude: float = 0.4) -> np.ndarray:
-    """(S, C) float32 sine."""
-    t = np.arange(int(rate * SECONDS)) / rate
-    return np.repeat((amplitude * np.sin(2 * np.pi * hz * t))[:, None], channels, 1).astype("f")
+def tone(rate: int, channels: int = 1) -> np.ndarray:
+    return encoded_sound.tone(rate, SECONDS, channels=channels)
 
 
 def pitch_hz(samples: np.ndarray, rate: int) -> float:
@@ -52,21 +52,8 @@ def test_every_common_format_and_depth_is_read(tmp_path: Path, suffix: str, subt
     assert pitch_hz(samples[:, 0], rate) == pytest.approx(440, abs=1)
 
 
-def write_av(path: Path, codec: str, samples: np.ndarray, rate: int) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.layout = "mono"
-        for start in range(0, len(samples), 1024):
-            block = np.ascontiguousarray(samples[start : start + 1024].T)
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = rate, start
-            frame.time_base = Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 def test_m4a_is_read(tmp_path: Path) -> None:
-    write_av(tmp_path / "a.m4a", "aac", tone(48000), 48000)
+    (tmp_path / "a.m4a").write_bytes(by_av(tone(48000), 48000, "aac", "mp4"))
     samples, rate = read_original(tmp_path / "a.m4a")
     assert rate == 48000 and pitch_hz(samples[:, 0], rate) == pytest.approx(440, abs=1)
     assert len(samples) / rate == pytest.approx(SECONDS, abs=0.03)
@@ -139,3 +126,65 @@ def test_resampling_keeps_the_clock() -> None:
     for rate in (7999, 11025, 44100):
         out = resample(np.zeros(rate * 3, np.float32), rate, 16000)
         assert len(out) == 48000
+
+
+def level_db(samples: np.ndarray) -> float:
+    """Mean square over all samples, of one loudspeaker or summed over two."""
+    power = np.square(samples.reshape(len(samples), -1), dtype=np.float64).sum(axis=1)
+    return float(10 * np.log10(power.mean()))
+
+
+# Where the centre stands in files of 3 to 8 channels without names, which is its place in all of
+# these layouts, too.
+@pytest.mark.parametrize("layout, channels", [
+    ("3.0", 3), ("5.0", 5), ("5.1", 6), ("5.1(side)", 6), ("6.1", 7), ("7.1", 8), ("7.1(wide)", 8),
+    ("", 3), ("", 5), ("", 6), ("", 7), ("", 8),
+])  # fmt: skip
+def test_speech_in_the_centre_alone_loses_nothing(
+    tmp_path: Path, layout: str, channels: int
+) -> None:
+    sound = np.zeros((round(16000 * SECONDS), channels), np.float32)
+    sound[:, 2] = tone(16000)[:, 0]
+    path = tmp_path / "a.wav"
+    if layout:
+        path.write_bytes(by_av(sound, 16000, "pcm_s16le", "wav", layout=layout))
+    else:
+        soundfile.write(path, sound, 16000)
+    centre = level_db(sound[:, 2])
+    assert level_db(read_audio(path)) == pytest.approx(centre, abs=3.1 if "wide" in layout else 0.1)
+    samples, rate = read_original(path)
+    track = to_stereo(samples)
+    assert level_db(track) == pytest.approx(centre, abs=0.1)  # both sides together
+    np.testing.assert_allclose(track[:, 0], track[:, 1], atol=1e-6)
+
+
+def test_surround_becomes_what_two_loudspeakers_would_play() -> None:
+    left, right, centre, bass, back_left, back_right = np.eye(6, dtype=np.float32)[:, None]
+    for channel, sides in ((left, (1, 0)), (right, (0, 1)), (centre, (0.707, 0.707)),
+                           (bass, (0, 0)), (back_left, (0.707, 0)), (back_right, (0, 0.707)),
+                           ):  # fmt: skip
+        np.testing.assert_allclose(to_stereo(channel), [sides], atol=1e-3)
+    rumble = np.zeros((100, 6), np.float32)
+    rumble[:, 2], rumble[:, 3] = 0.25, 0.5  # a voice beside the bass channel
+    np.testing.assert_allclose(to_mono(rumble), 0.25)
+    loud = to_stereo(np.ones((10, 6), np.float32))
+    assert loud.max() == pytest.approx(1.0)
+    pair = np.array([[0.25, -0.5]], np.float32)
+    np.testing.assert_array_equal(to_stereo(pair), pair)
+
+
+@pytest.mark.parametrize("channels", [10, 16])
+def test_one_of_many_microphones_is_heard(tmp_path: Path, channels: int) -> None:
+    sound = np.zeros((16000, channels), np.float32)
+    sound[:, 7] = 0.4
+    soundfile.write(tmp_path / "a.wav", sound, 16000)
+    assert np.abs(read_audio(tmp_path / "a.wav")).max() == pytest.approx(0.4, abs=0.01)
+
+
+def test_planes_of_eight_channels_do_not_crash(tmp_path: Path) -> None:
+    """PyAV's own arrays of such frames read past the end of their planes."""
+    sound = np.zeros((16000, 8), np.float32)
+    sound[:, 1] = 0.4
+    soundfile.write(tmp_path / "a.ogg", sound, 16000)
+    samples, _ = read_original(tmp_path / "a.ogg")
+    assert samples.shape == (16000, 8)

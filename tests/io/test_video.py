@@ -42,6 +42,18 @@ def test_frames_come_back_in_order_with_their_colours(tmp_path: Path) -> None:
     np.testing.assert_allclose(back[:, 6, 6], np.tile((200, 60, 30), (30, 1)), atol=8)
 
 
+def test_stereo_is_kept_and_surround_is_mixed_to_it(tmp_path: Path) -> None:
+    rate, sound = 48000, tone(0.8, 48000, 1)
+    silent = np.zeros_like(sound)
+    left = np.concatenate([sound, silent], 1)
+    centre = np.concatenate([silent, silent, sound, *[silent] * 5], 1)  # of 7.1
+    for name, given, sides in (("a", left, (1.0, 0.0)), ("b", centre, (0.707, 0.707))):
+        write(tmp_path / f"{name}.mp4", frames(20), (given, rate))
+        back, _ = read_video_audio(tmp_path / f"{name}.mp4")
+        heard = np.sqrt(np.square(back).mean(axis=0) / np.square(sound).mean())
+        np.testing.assert_allclose(heard, sides, atol=0.02)
+
+
 @pytest.mark.parametrize("rate, channels", [
     (8000, 1), (11025, 1), (16000, 1), (22050, 2), (37800, 1), (44100, 2), (48000, 2), (96000, 2),
     (48000, 6),
@@ -55,7 +67,7 @@ def test_sound_is_as_long_as_the_picture(
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert video.codec_context.name == "h264" and video.codec_context.pix_fmt == "yuv420p"
         assert audio.codec_context.name == "aac" and video.average_rate == 25
-        assert audio.channels == (channels if channels <= 2 else 1)
+        assert audio.channels == min(channels, 2)
         assert float(video.duration * video.time_base) == pytest.approx(33 / 25)
         assert float(audio.duration * audio.time_base) == pytest.approx(33 / 25, abs=0.001)
     samples, written_rate = read_video_audio(tmp_path / "a.mp4")

@@ -76,3 +76,8 @@ def test_too_little_is_not_judged():
     for landmarks in (np.ones((20, 478, 3)), np.full((80, 478, 3), np.nan)):
         found = judge.measure(landmarks, np.zeros(80 * SAMPLES_PER_FRAME))
         assert all(np.isnan(v) for v in found.values())
+
+
+def test_the_judge_of_the_package_hears_what_it_was_trained_on():
+    heard = sync_net.load().cfg.features
+    assert heard.highpass_hz == 0.0 and heard.most_gain_db == 0.0

@@ -2,10 +2,13 @@
 
 Video frame i owns the samples [640 i, 640 (i + 1)). Its feature is four mel spectra, one per 10 ms
 hop, each from a 25 ms window that *ends* with its hop; nothing later is touched, so the features
-add no delay. Their left context is ``window - hop`` samples, plus ``level_frames`` frames for the
-level: from the log spectrum the log of the mean power of the last ``level_frames`` frames is
+add no delay. From the log spectrum the log of the mean power of the last ``level_frames`` frames is
 subtracted (a causal, fixed-length gain control), which makes the features blind to the recording
 level. ``floor_db`` keeps silence silent: below it nothing is amplified.
+
+Before all that the sound is conditioned (``audio/conditioning.py``): what is below ``highpass_hz``
+is no speech, and where speech is quieter than ``usual_db`` the floor sinks with it, by at most
+``most_gain_db``. Training, offline and live hear the same.
 
 ``step`` consumes whole frames, any number at a time, and ``features`` is ``step`` from a fresh
 state: one definition for training, offline and live.
@@ -21,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from vasa_jax.audio.conditioning import TAPS, HeardLevel, follow, highpass, init_level
 from vasa_jax.core.programs import Program
 from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Array
 
@@ -38,8 +42,13 @@ class FeatureConfig:
     level_frames: int = 75  # 3 s of memory for the level
     floor_db: float = -55.0  # level (re full scale) below which nothing is amplified
     range_db: float = 60.0  # spectra this far below the level are cut off
+    highpass_hz: float = 80.0  # offset, hum and rumble are below; 0: everything is heard
+    usual_db: float = -38.0  # level (re full scale) from which speech is amplified up to here
+    most_gain_db: float = 40.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.highpass_hz <= 400.0 or self.most_gain_db < 0.0:
+            raise ValueError("features: highpass_hz from 0 to 400, most_gain_db from 0 on expected")
         if SAMPLES_PER_FRAME % self.hop or self.window < self.hop or self.fft < self.window:
             raise ValueError("features: hop must divide 640, hop <= window <= fft expected")
 
@@ -55,7 +64,7 @@ class FeatureConfig:
 
     @property
     def left_samples(self) -> int:
-        """Samples before a frame that its spectra see."""
+        """Conditioned samples before a frame that its spectra see."""
         return self.window - self.hop
 
     @property
@@ -66,17 +75,21 @@ class FeatureConfig:
 
 @struct.dataclass
 class FeatureState:
-    """What survives between steps: the last samples, and the power of the last frames."""
+    """What survives between steps: the last samples, and how loud it was."""
 
-    tail: Array  # (B, left_samples)
+    raw: Array  # (B, TAPS - 1) as recorded, for the high-pass
+    tail: Array  # (B, left_samples) conditioned
     power: Array  # (B, level_frames - 1) mean square per frame; negative: not heard yet
+    level: HeardLevel
 
 
 def init_state(cfg: FeatureConfig, batch: int) -> FeatureState:
     """Nothing heard yet, for ``batch`` streams."""
     return FeatureState(  # numpy: jnp would compile a program for each
+        raw=np.zeros((batch, TAPS - 1), np.float32),
         tail=np.zeros((batch, cfg.left_samples), np.float32),
         power=np.full((batch, cfg.level_frames - 1), -1.0, np.float32),
+        level=init_level(batch),
     )
 
 
@@ -93,6 +106,13 @@ def step(
         raise ValueError(f"samples come in whole frames of {SAMPLES_PER_FRAME}, got {length}")
     frames = length // SAMPLES_PER_FRAME
     samples_BS = samples_BS.astype(jnp.float32)
+    raw = state.raw
+    if cfg.highpass_hz:
+        # Of what came before the first sample only one thing is known: no step lies between.
+        fresh = state.power[:, -1:] < 0.0
+        raw = jnp.concatenate([jnp.where(fresh, samples_BS[:, :1], raw), samples_BS], axis=1)
+        samples_BS = highpass(raw, cfg.highpass_hz)
+        raw = raw[:, length:]
     heard = jnp.concatenate([state.tail, samples_BS], axis=1)
     index = np.arange(frames * cfg.hops)[:, None] * cfg.hop + np.arange(cfg.window)[None, :]
     window = np.hanning(cfg.window + 2)[1:-1].astype(np.float32)
@@ -105,18 +125,23 @@ def step(
     frame_power = jnp.square(samples_BS.reshape(batch, frames, -1)).mean(-1)
     power = jnp.concatenate([state.power, frame_power], axis=1)
     level = _windowed_mean(power, cfg.level_frames)  # (B, T)
+    active, speech_db = follow(state.level, frame_power)
+    gain = 10.0 ** (jnp.clip(cfg.usual_db - speech_db, 0.0, cfg.most_gain_db) / 10.0)
     floor = 10.0 ** (cfg.floor_db / 10.0)
-    level_db = 10.0 * jnp.log10(level + floor)
+    level_db = 10.0 * jnp.log10(level * gain + floor)
     # A band at the level of the whole signal over num_mels reads 0 dB.
     reference = level_db - 10.0 * np.log10(cfg.num_mels)
-    mel_db = 10.0 * jnp.log10(mel.reshape(batch, frames, -1) + 1e-12) - reference[..., None]
+    mel = mel.reshape(batch, frames, -1) * gain[..., None]
+    mel_db = 10.0 * jnp.log10(mel + 1e-12) - reference[..., None]
     half = cfg.range_db / 2.0
     scaled = (jnp.clip(mel_db, -1.5 * half, half) + 0.5 * half) / half
     loudness = (level_db - cfg.floor_db) / -cfg.floor_db
     features = jnp.concatenate([scaled, loudness[..., None]], axis=-1)
     new = FeatureState(
+        raw=raw,
         tail=heard[:, heard.shape[1] - cfg.left_samples :],
         power=power[:, power.shape[1] - (cfg.level_frames - 1) :],
+        level=active,
     )
     return new, features
 
@@ -131,6 +156,18 @@ def features(cfg: FeatureConfig, samples_BS: jax.Array) -> jax.Array:
     missing = frames * SAMPLES_PER_FRAME - samples_BS.shape[1]
     padded = jnp.pad(samples_BS, ((0, 0), (0, missing)))
     return step(cfg, init_state(cfg, samples_BS.shape[0]), padded)[1]
+
+
+def power_db(cfg: FeatureConfig, features_TD: np.ndarray) -> np.ndarray:
+    """(T,) mean square of each frame in dB re full scale, as the nets hear it: conditioned.
+
+    Told from the frame's features, to about 1 dB.
+    """
+    half = cfg.range_db / 2.0
+    rows = np.asarray(features_TD, np.float64)
+    level_db = cfg.floor_db - cfg.floor_db * rows[:, -1:]
+    bands_db = (rows[:, :-1] - 0.5) * half + level_db - 10.0 * np.log10(cfg.num_mels)
+    return 10.0 * np.log10((10.0 ** (bands_db / 10.0)).sum(axis=1) / cfg.hops)
 
 
 def num_frames(num_samples: int) -> int:

@@ -24,6 +24,7 @@ from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.rolling import RollingConfig
+from vasa_jax.generate.steering import loud_frames
 
 if TYPE_CHECKING:
     from vasa_jax.generate.engine import Engine
@@ -62,6 +63,7 @@ class Hop(NamedTuple):
     """What came of one request."""
 
     motion: np.ndarray  # (hop, 54) physical, before steering
+    loud: np.ndarray  # (frames,) whether somebody may be speaking, in the hop and after it
     ms: float  # of the step that made it
     shared: int  # streams in that step
 
@@ -168,11 +170,13 @@ class LiveMotion:
             return
         ms = (time.perf_counter() - began) * 1e3
         for r in requests:
-            r.future.set_result(Hop(made[r.place], ms, len(requests)))
+            motion, loud = made[r.place]
+            r.future.set_result(Hop(motion, loud, ms, len(requests)))
 
     def _step(
         self, requests: list[_Request], active: np.ndarray, reset: np.ndarray, seeds: np.ndarray
-    ) -> np.ndarray:
+    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Of each place that asked: motion, and where it is loud."""
         hop, places = self.cfg.hop, self.places
         features, valid = self._rest.copy(), np.ones((places, self.frames), bool)
         controls = Controls(*(np.array(x) for x in Controls.none(places, self.frames)))
@@ -184,10 +188,15 @@ class LiveMotion:
             valid[r.place] = r.valid
             for rows, row in zip(controls, r.controls, strict=True):
                 rows[r.place] = row
+        cfg = self.model.features
+        loud = {r.place: loud_frames(audio_features.power_db(cfg, features[r.place]))
+                for r in requests}  # fmt: skip
         if not active.any():
-            return np.zeros((places, hop, self._state.past_motion.shape[-1]), np.float32)
+            nothing = np.zeros((hop, self._state.past_motion.shape[-1]), np.float32)
+            return {place: (nothing, row) for place, row in loud.items()}
         self._state, motion = rolling.live_step(
             self._params, self.model, self.cfg, self._state, features, valid, controls,
             self._scales, active_B=active, reset_B=reset, seed_B=seeds,
         )  # fmt: skip
-        return self._stats.denormalize(np.asarray(motion))
+        physical = self._stats.denormalize(np.asarray(motion))
+        return {place: (physical[place], row) for place, row in loud.items()}

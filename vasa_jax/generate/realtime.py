@@ -46,7 +46,7 @@ from vasa_jax.generate.live_engine import LiveConfig as LiveConfig
 from vasa_jax.generate.live_engine import LiveEngine
 from vasa_jax.generate.live_engine import live_engine as live_engine
 from vasa_jax.generate.live_motion import Heard
-from vasa_jax.generate.steering import Asked, Steering, checked_pose, loud
+from vasa_jax.generate.steering import Asked, Steering, checked_pose
 from vasa_jax.generate.timeline import Timeline
 from vasa_jax.generate.wishes import Wishes
 from vasa_jax.provenance.payload import Payload
@@ -379,7 +379,7 @@ class LiveStream:
             drawn = 0 if lost else 1 if late > cfg.late_ms else count
             rows = np.zeros((count, made.motion.shape[-1]), np.float32)
             if not lost:
-                now_loud = np.append(loud(sound), False)
+                now_loud = np.append(made.loud, False)
                 rows = steering.finish(
                     made.motion[:count],
                     Controls(*(np.asarray(x)[:count] for x in controls)),

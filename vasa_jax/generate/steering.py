@@ -31,7 +31,7 @@ from vasa_jax.motion.lips import pressed
 GLIDE_S = 0.15  # time constant towards a new wish
 SLOW_S = 0.3  # wishes own what is slower than this, the model what is faster
 MAX_POSE_DEG = (25.0, 20.0, 20.0)  # yaw, pitch, roll of the bias
-QUIET_DB = -50.0  # mean square of a frame below which nobody speaks
+QUIET_DB = -50.0  # power of a frame, as the nets hear it, below which nobody speaks
 QUIET_FRAMES = 6  # of quiet before the lips are closed: pauses within words stay the model's
 CLOSE_S = 0.1  # time constant of the closing lips
 
@@ -149,10 +149,9 @@ class Steering:
         row[list(OPENERS)] *= self._open
 
 
-def loud(samples_TS: np.ndarray) -> np.ndarray:
-    """(T,) whether somebody may be speaking in each frame of samples."""
-    power = np.square(samples_TS, dtype=np.float64).mean(-1)
-    return power > 10.0 ** (QUIET_DB / 10.0)
+def loud_frames(power_db_T: np.ndarray) -> np.ndarray:
+    """(T,) whether somebody may be speaking in each frame, by ``audio.features.power_db``."""
+    return power_db_T > QUIET_DB
 
 
 def _share(seconds: float) -> float:

@@ -15,7 +15,10 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS
 from vasa_jax.io.atomic import partial_path, writing_failed
 from vasa_jax.io.audio import clean as clean_audio
-from vasa_jax.io.audio import decode, open_media, resample
+from vasa_jax.io.audio import decode
+from vasa_jax.io.channels import to_stereo
+from vasa_jax.io.media import open_media
+from vasa_jax.io.resampling import resample
 
 Path = str | os.PathLike[str]
 
@@ -100,8 +103,8 @@ class VideoWriter:
 
     ``size`` is (width, height); an odd side gets one repeated pixel row, so ``encoded_size`` is
     even. ``audio`` is ((S, C) or (S,) float in [-1, 1], rate in Hz): it keeps its rate from 32
-    to 48 kHz (others are resampled) and one or two channels, is cut or filled with silence to
-    the length of the picture. Memory does not grow with length.
+    to 48 kHz (others are resampled) and one or two channels (more are mixed to stereo), is cut
+    or filled with silence to the length of the picture. Memory does not grow with length.
 
     Use it in ``with``. The file appears under its name only when the block ends well; an error
     inside, or a full disk (UserError), leaves nothing behind.
@@ -253,8 +256,8 @@ class _SoundTrack:
 
     def __init__(self, container: Any, samples: np.ndarray, rate: int):
         samples = samples[:, None] if samples.ndim == 1 else samples
-        if samples.shape[1] > 2:  # surround: no mix is right for all; the mean loses nothing
-            samples = samples.mean(axis=1, keepdims=True, dtype=np.float32)
+        if samples.shape[1] > 2:
+            samples = to_stereo(samples)
         self.rate = _aac_rate(rate)
         self.samples = resample(samples, rate, self.rate)
         self.channels = samples.shape[1]

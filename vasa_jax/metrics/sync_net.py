@@ -217,6 +217,10 @@ def load(path: Path = WEIGHTS_FILE) -> SyncJudge:
     from vasa_jax.core.config import from_json
 
     with np.load(path, allow_pickle=False) as table:
-        cfg = from_json(SyncNetConfig, json.loads(str(table["config"])))
+        stored = json.loads(str(table["config"]))
+        # A judge hears what it was trained on, or its figures could not be compared with older
+        # ones: without a word of it, sound that is not conditioned.
+        stored["features"] = {"highpass_hz": 0.0, "most_gain_db": 0.0} | stored["features"]
+        cfg = from_json(SyncNetConfig, stored)
         arrays = {k: np.asarray(table[k], np.float32) for k in table.files if k != "config"}
     return SyncJudge(cfg, unflatten(arrays))
