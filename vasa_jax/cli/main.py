@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vasa_jax.core import compile_cache
+from vasa_jax.cli import paths
+from vasa_jax.core import compile_cache, stopping
 from vasa_jax.core.allocator import keep_freed_memory
 from vasa_jax.core.errors import UserError
 
@@ -48,7 +50,10 @@ EXTRA_OF = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 good, 2 bad input, 130 interrupted."""
+    """Runs one command and returns its exit status: 0 good, 2 bad input, 130 interrupted.
+
+    The program is ``vasa_jax/__main__.py``, which also hears signals while this waits for XLA.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in argv if not word.startswith("-")), None)
     parser = _parser(verb)
@@ -56,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 2
+    paths.as_typed(parser, args)
+    # A file's name may be no text; it is told, with what can't be printed written out.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     previous = _stop_on_sigterm()
     try:
         if args.verb in USES_JAX:
@@ -65,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if stopping.heard() is None:  # else it was told when it was heard
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has left; Python would complain again while flushing at exit.
@@ -130,6 +141,8 @@ def _fail(message: str) -> int:
 
 def _stop_on_sigterm() -> signal._HANDLER | None:
     """A terminated process unwinds, so that no half-written file stays behind."""
+    if stopping.is_listening():
+        return None
 
     def stop(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
@@ -141,4 +154,6 @@ def _stop_on_sigterm() -> signal._HANDLER | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from vasa_jax.__main__ import program
+
+    program()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS
 from vasa_jax.io.atomic import partial_path, writing_failed
@@ -201,6 +202,7 @@ class VideoWriter:
             container.close()
             self._verify()
             os.replace(self._partial, self.path)
+            unfinished.settled(self._partial)
         except OSError as error:
             self._discard()
             raise writing_failed(self.path, error) from error
@@ -224,7 +226,7 @@ class VideoWriter:
                 container.close()
         except OSError:
             pass  # writing the index fails too when the disk is full
-        self._partial.unlink(missing_ok=True)
+        unfinished.settled(self._partial)
 
     def __enter__(self) -> VideoWriter:
         return self
