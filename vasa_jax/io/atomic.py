@@ -77,3 +77,8 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     except OSError as error:
         raise UserError(f"can't read {file}: {error.strerror or error}") from error
     return file
+
+
+def media_address(path: str | os.PathLike[str]) -> str:
+    """A file as FFmpeg is to be told of it, which takes ``12:30.mp4`` for a protocol's address."""
+    return f"file:{os.fspath(path)}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
-from vasa_jax.io.atomic import existing_file
+from vasa_jax.io.atomic import existing_file, media_address
 
 Path = str | os.PathLike[str]
 
@@ -161,7 +161,7 @@ def open_media(path: Path, what: str) -> Iterator[Any]:
     file = existing_file(path, what)
     try:
         # Only local files: a playlist must not make us open a connection or other paths.
-        with av.open(str(file), options={"protocol_whitelist": "file"}) as container:
+        with av.open(media_address(file), options={"protocol_whitelist": "file"}) as container:
             yield container
     except (av.FFmpegError, UnicodeError) as error:
         raise UserError(f"can't read {file} as {what}: it is damaged or of no known format "

@@ -14,7 +14,7 @@ import numpy as np
 from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS
-from vasa_jax.io.atomic import partial_path, writing_failed
+from vasa_jax.io.atomic import media_address, partial_path, writing_failed
 from vasa_jax.io.audio import clean as clean_audio
 from vasa_jax.io.audio import decode, open_media, resample
 
@@ -145,7 +145,9 @@ class VideoWriter:
 
         # +faststart puts the index in front, so that a browser starts before it has everything.
         options = {} if container == "matroska" else {"movflags": "+faststart"}
-        self._container = av.open(str(self._partial), "w", format=container, options=options)
+        self._container = av.open(
+            media_address(self._partial), "w", format=container, options=options
+        )
         video = self._container.add_stream("libx264", rate=self.fps)
         video.width, video.height = self.encoded_size
         video.pix_fmt = "yuv420p"
@@ -214,7 +216,7 @@ class VideoWriter:
         """The muxer may pass over a failed last write; the index tells. Raises OSError."""
         import av
 
-        with av.open(str(self._partial)) as written:
+        with av.open(media_address(self._partial)) as written:
             counted = written.streams.video[0].frames
             if counted not in (0, self.num_frames):  # Matroska has no count: 0
                 raise OSError(None, f"only {counted} of {self.num_frames} frames arrived")
