@@ -4,7 +4,7 @@ Everything else is in pyproject.toml. A page of a package index shows pictures a
 their whole address, and this source does not know where it will be published. So whoever publishes
 says where the repository's files can be read, when building:
 
-    VASA_FILES_URL=https://raw.githubusercontent.com/OWNER/vasa_jax/main python -m build
+    VASA_FILES_URL=https://raw.githubusercontent.com/OWNER/vasa_jax/main pip wheel --no-deps .
 
 Without that variable the page has no pictures, instead of broken ones, and links are plain text.
 """

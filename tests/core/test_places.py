@@ -70,6 +70,12 @@ def test_a_user_without_a_home_has_folders_where_temporary_files_go(
     assert compile_cache.cache_dir() == mine and identity_folder() == mine / "identity"
     assert mine.stat().st_mode & 0o777 == 0o700
     assert typed("~/x.jpg").name == "x.jpg"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "chosen")
+    places.shelter("NUMBA_CACHE_DIR", "numba")
+    assert os.environ["NUMBA_CACHE_DIR"] == "chosen"
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    places.shelter("NUMBA_CACHE_DIR", "numba")
+    assert os.environ["NUMBA_CACHE_DIR"] == str(mine / "numba")
     mine.chmod(0o777)  # programs that others may change must not be run
     assert compile_cache.cache_dir() is None
     mine.rmdir()
@@ -79,6 +85,14 @@ def test_a_user_without_a_home_has_folders_where_temporary_files_go(
     assert compile_cache.cache_dir() is None
     with pytest.raises(OSError, match="set VASA_IDENTITY"):
         identity_folder()
+
+
+def test_libraries_of_users_with_a_home_are_left_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    places.shelter("NUMBA_CACHE_DIR", "numba")
+    assert "NUMBA_CACHE_DIR" not in os.environ
 
 
 def test_folders_that_are_chosen_win(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:

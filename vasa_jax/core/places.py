@@ -73,6 +73,14 @@ def temporary_folder() -> Path | None:
     return folder
 
 
+def shelter(variable: str, name: str) -> None:
+    """Tells a library where to keep its files when this user has no home, by ``$variable``."""
+    if variable not in os.environ and _home() is None:
+        folder = temporary_folder()
+        if folder is not None:
+            os.environ[variable] = str(folder / name)
+
+
 def _users(variable: str | None, in_home: str) -> Path | None:
     """``$variable``, or a place in the home, or without either one for temporary files."""
     chosen = Path(os.environ.get(variable, "") if variable else "")
