@@ -129,3 +129,14 @@ print(cache_dir(), cache_folder(), typed("~/x"), identity.local_identity().algor
     )
     mine = str(tmp_path / f"vasa-jax-{NOBODY}")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{mine}|{mine}|~/x|es256\n", "")
+
+
+def test_nobody_else_asks_for_a_home() -> None:
+    """``expanduser`` fails on "~draft.jpg", and where there is no home; ``places`` does not."""
+    package = Path(places.__file__).parents[1]
+    asking = [
+        file.name
+        for file in package.rglob("*.py")
+        if "expanduser(" in (text := file.read_text(encoding="utf-8")) or "Path.home(" in text
+    ]
+    assert asking == ["places.py"]
