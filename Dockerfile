@@ -3,7 +3,7 @@
 FROM python:3.12-slim
 ARG EXTRA=
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
 COPY vasa_jax vasa_jax
 RUN pip install --no-cache-dir '.[serve]' ${EXTRA}
 RUN useradd --create-home vasa

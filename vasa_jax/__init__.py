@@ -9,17 +9,17 @@ Names are loaded when first used, so that ``import vasa_jax`` costs nothing.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing takes longer to import than all else here
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from vasa_jax.checkpoint.release import load_release as load_release
     from vasa_jax.generate.talker import Talker as Talker
     from vasa_jax.generate.wishes import wishes as wishes
 
 __all__ = ["Talker", "__version__", "example_portrait", "example_speech", "load_release", "wishes"]
 
-_EXAMPLE = Path(__file__).parent / "assets" / "example"
 _LAZY = {
     "load_release": "vasa_jax.checkpoint.release",
     "Talker": "vasa_jax.generate.talker",
@@ -29,12 +29,18 @@ _LAZY = {
 
 def example_portrait() -> Path:
     """The bundled portrait; ATTRIBUTION.md beside it says whose it is."""
-    return _EXAMPLE / "portrait.png"
+    return _example() / "portrait.png"
 
 
 def example_speech() -> Path:
     """The bundled recording; ATTRIBUTION.md beside it says whose it is."""
-    return _EXAMPLE / "speech.flac"
+    return _example() / "speech.flac"
+
+
+def _example() -> Path:
+    from pathlib import Path
+
+    return Path(__file__).parent / "assets" / "example"
 
 
 def __getattr__(name: str) -> Any:

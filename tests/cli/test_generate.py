@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import shutil
 
 import numpy as np
@@ -152,3 +154,29 @@ def test_several_faces_are_said(inputs, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "2 faces: using the largest" in captured.err
     assert json.loads(captured.out)["faces"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], "PORTRAIT and SPEECH are missing; give them, or --example"),
+        (["face.png"], "SPEECH is missing"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_example(tmp_path, capsys, given, says):
+    assert main(["generate", *given, "-o", str(tmp_path / "o.mp4")]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [[], ["face.png"], ["face.png", "speech.wav"]])
+def test_the_example_stands_in_for_what_is_missing(given):
+    import vasa_jax
+    from vasa_jax.cli import generate
+
+    parser = argparse.ArgumentParser()
+    generate.add_arguments(parser)
+    args = parser.parse_args([*given, "--example", "-o", "o.mp4"])
+    generate._complete(args)
+    bundled = [str(vasa_jax.example_portrait()), str(vasa_jax.example_speech())]
+    assert [args.portrait, args.speech] == [*given, *bundled[len(given) :]]
+    assert all(os.path.isfile(name) for name in bundled)

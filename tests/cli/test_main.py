@@ -5,12 +5,15 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import sys
 import types
 import warnings
 
 import pytest
 
+import vasa_jax
+from vasa_jax.cli import check, optional
 from vasa_jax.cli import main as main_module
 from vasa_jax.cli.main import main
 from vasa_jax.core.errors import InputWarning, UserError
@@ -126,3 +129,56 @@ def test_check_reports_each_part_and_names_a_missing_release(
     assert states["jax"] == states["video codecs"] == states["devices"] == "ok"
     assert [row for row in report["findings"] if "release" in row["part"]][0]["state"] == "broken"
     assert not report["ok"]
+
+
+def test_check_says_where_things_are_and_what_every_optional_part_gives(
+    capsys: pytest.CaptureFixture, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VASA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VASA_IDENTITY", str(tmp_path / "me"))
+    monkeypatch.setenv("VASA_FACES", str(tmp_path / "gone"))
+    monkeypatch.setattr(optional.util, "find_spec", lambda name: None if name == "aiortc" else True)
+    found = {f.part: f for f in check.findings(release="none")}
+    assert str(tmp_path / "cache") in found["cache"].detail
+    assert str(tmp_path / "me") in found["identity"].detail and not list(tmp_path.iterdir())
+    package = os.path.dirname(vasa_jax.__file__)
+    assert found["package"].detail == package
+    assert package in found["releases"].detail and "lite" in found["releases"].detail
+    assert str(vasa_jax.example_portrait()) in found["example"].detail
+    for name, extra in optional.EXTRAS.items():
+        row = found[f"[{name}]"]
+        assert row.detail.startswith(extra.gives)
+        assert row.state == ("absent" if name == "webrtc" else "ok")
+    assert "missing aiortc: pip install 'vasa-jax[webrtc]'" in found["[webrtc]"].detail
+    assert found["$VASA_FACES"].state == "absent" and "is not there" in found["$VASA_FACES"].detail
+
+
+def test_names_of_files_are_taken_as_typed_and_told_as_text(
+    verb: types.ModuleType, capsys: pytest.CaptureFixture, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "~x").touch()
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("files", nargs="+", metavar="FILE")
+        parser.add_argument("-o", metavar="OUT.mp4")
+        parser.add_argument("--release", default="lite", metavar="NAME|DIR|URL")
+        parser.add_argument("--consent", metavar="TEXT")
+
+    verb.add_arguments = add_arguments
+    verb.run = lambda args: print(args.files, args.o, args.release, args.consent)
+    home = str(tmp_path / "home")
+    command = ["trial", "~x", "~/y", "a", "-o", "~/z.mp4", "--consent", "~/me"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"['~x', '{home}/y', 'a'] {home}/z.mp4 lite ~/me\n"
+
+
+def test_a_name_that_is_no_text_can_be_printed(tmp_path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.jpg"
+    ended = subprocess.run(
+        [sys.executable, "-m", "vasa_jax", "verify", name], capture_output=True,
+        cwd=os.path.dirname(os.path.dirname(vasa_jax.__file__)),
+    )  # fmt: skip
+    assert ended.returncode == 2 and b"no such" in ended.stdout + ended.stderr
+    assert b"Traceback" not in ended.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -178,3 +179,84 @@ def test_a_program_can_be_forgotten():
     assert program.count == 0
     program(table, X)  # read again, not traced again
     assert len(traced) == 1 and program.count == 1
+
+
+def test_after_a_call_with_arrays_it_can_still_be_traced(cache):
+    """A compiled program takes no tracers: jit, grad and vmap of the function are meant then."""
+    program = Program(lambda x, y: (x * y).sum(), static=())
+    assert program(X, X) == np.float32((X * X).sum())
+    np.testing.assert_allclose(jax.jit(lambda x: program(x, x) + 1.0)(X), (X * X).sum() + 1)
+    np.testing.assert_allclose(jax.grad(program)(X, X), X)
+    np.testing.assert_allclose(jax.vmap(program)(X, X), (X * X).sum(1))
+    assert program(X, X) == np.float32((X * X).sum())  # and back
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_arrays_on_another_device_are_no_use_to_a_kept_program(monkeypatch):
+    program = Program(lambda x: x + 1.0)
+    program(X)
+
+    def refuse(**unused):
+        raise ValueError("compiled for other shardings")
+
+    monkeypatch.setattr(program, "_ready", dict.fromkeys(program._ready, refuse))
+    with pytest.raises(ValueError, match="other shardings"):
+        program(X)
+    monkeypatch.setattr(programs, "_is_elsewhere", lambda leaf: True)
+    np.testing.assert_allclose(program(X), X + 1)
+
+
+def test_programs_of_a_folder_that_cannot_be_written_are_used(cache, monkeypatch):
+    table = {"w": np.float32(3.0)}
+    Program(counted()[0])(table, X)
+    before = {p.name: p.read_bytes() for p in cache.iterdir()}
+
+    def read_only(*unused, **options):
+        raise OSError(30, "Read-only file system")
+
+    writable = programs.os.access
+    monkeypatch.setattr(
+        programs.os, "access", lambda path, mode: mode != programs.os.W_OK and writable(path, mode)
+    )
+    for method in ("write_bytes", "replace", "unlink"):
+        monkeypatch.setattr(programs.Path, method, read_only)
+    programs._folder.cache_clear()
+    function, traced = counted()
+    program = Program(function)
+    np.testing.assert_allclose(program(table, X)["y"], 6.0 * X)
+    assert traced == []
+    program(table, X[:1])  # not there: compiled, and not kept
+    programs.remember("test")
+    assert {p.name: p.read_bytes() for p in cache.iterdir()} == before
+    monkeypatch.setattr(jax.config, "update", lambda *setting: settings.update([setting]))
+    settings: dict = {}
+    assert compile_cache.enable() == cache.parent / "xla"
+    assert settings["jax_persistent_cache_min_compile_time_secs"] == np.inf
+
+
+def test_parts_of_dead_processes_leave_the_folder(cache):
+    cache.mkdir()
+    old = cache / ".gone-1234.2000000000.part.program"
+    old.write_bytes(b"half")
+    Program(counted()[0])({"w": np.float32(3.0)}, X)
+    assert not old.exists() and len(list(cache.iterdir())) == 1
+
+
+def test_threads_that_bypass_jaxs_cache_do_not_switch_it_on_for_each_other():
+    """The first to leave switched it on under the second, who then left it off for ever."""
+    inside, leave, seen = threading.Event(), threading.Event(), []
+
+    def second():
+        with compile_cache.bypassed():
+            inside.set()
+            leave.wait(60)
+            seen.append(jax.config.jax_enable_compilation_cache)
+
+    thread = threading.Thread(target=second)
+    before = jax.config.jax_enable_compilation_cache
+    with compile_cache.bypassed():
+        thread.start()
+        assert inside.wait(60)
+    leave.set()
+    thread.join()
+    assert seen == [False] and jax.config.jax_enable_compilation_cache == before

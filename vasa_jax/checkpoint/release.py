@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 import tempfile
@@ -29,8 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import typed
 from vasa_jax.core.tree import flatten, unflatten
+from vasa_jax.io.fetch import cache_folder
 
 PyTree = Any
 
@@ -90,24 +92,24 @@ def save_release(
 
     from safetensors.numpy import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    draft = unfinished.name_for(folder)
     try:
-        save_file(dict(sorted(table.items())), unfinished / MODEL, metadata={"format": FORMAT})
+        draft.mkdir(parents=True)
+        save_file(dict(sorted(table.items())), draft / MODEL, metadata={"format": FORMAT})
         for name, value in ((CONFIG, config), (STATS, stats)):
             text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-            (unfinished / name).write_text(text + "\n", encoding="utf-8")
-        (unfinished / CARD).write_text(card, encoding="utf-8")
-        lines = "".join(f"{_sha256(unfinished / name)}  {name}\n" for name in sorted(FILES))
-        (unfinished / SHA256).write_text(lines, encoding="utf-8")
-        for file in unfinished.iterdir():
+            (draft / name).write_text(text + "\n", encoding="utf-8")
+        (draft / CARD).write_text(card, encoding="utf-8")
+        lines = "".join(f"{_sha256(draft / name)}  {name}\n" for name in sorted(FILES))
+        (draft / SHA256).write_text(lines, encoding="utf-8")
+        for file in draft.iterdir():
             file.chmod(0o644)
-        unfinished.chmod(0o755)
-        _replace_folder(unfinished, folder)
+        draft.chmod(0o755)
+        _replace_folder(draft, folder)
     except OSError as error:
         raise UserError(f"cannot write release {folder}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.settled(draft)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -149,7 +151,7 @@ def find_release(source: str | Path) -> Path:
         return _fetch(text)
     if text in built_in():
         return BUILT_IN / text
-    folder = Path(text).expanduser()
+    folder = typed(text)
     if folder.is_dir():
         return folder
     known = ", ".join(built_in()) or "none"
@@ -240,24 +242,23 @@ def _fetch(url: str) -> Path:
     wanted = fragment.removeprefix("sha256=").lower()
     if not fragment.startswith("sha256=") or not _is_hex(wanted):
         raise UserError(f"add the archive's checksum to the address: {address}#sha256=HEX")
-    cache = _cache_dir()
-    folder = cache / wanted
+    folder = cache_folder() / "releases" / wanted
     if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".fetch.", dir=cache))
+        part = unfinished.name_for(folder)
         try:
-            archive = unfinished / "archive"
+            part.mkdir(parents=True)
+            archive = part / "archive"
             _download(address, archive)
             if _sha256(archive) != wanted:
                 raise UserError(f"checksum of {address} does not match; was the address copied?")
-            _unpack(archive, unfinished / "content")
+            _unpack(archive, part / "content")
             try:
-                (unfinished / "content").rename(folder)
+                (part / "content").rename(folder)
             except OSError:
                 if not folder.is_dir():  # else somebody else fetched it meanwhile
                     raise
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.settled(part)
     inside = sorted(p.parent for p in (*folder.glob(SHA256), *folder.glob(f"*/{SHA256}")))
     if not inside:
         raise UserError(f"the archive at {address} holds no release (no {SHA256} file)")
@@ -284,15 +285,6 @@ def _unpack(archive: Path, folder: Path) -> None:
                 tar.extractall(folder, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise UserError(f"not a .zip or .tar archive of a release: {error}") from error
-
-
-def _cache_dir() -> Path:
-    from vasa_jax.core.compile_cache import cache_dir
-
-    chosen = cache_dir()
-    if chosen is None:  # caches are switched off; a download must still land somewhere
-        chosen = Path(tempfile.gettempdir()) / f"vasa-jax-{os.environ.get('USER', 'user')}"
-    return chosen / "releases"
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""``vasa-jax check``: what is installed, what works, what to do about the rest."""
+"""``vasa-jax check``: what is installed and where, what works, what to do about the rest."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
-from vasa_jax.cli.main import EXTRA_OF, version
+from vasa_jax.cli.main import version
+from vasa_jax.cli.optional import EXTRAS, install
 from vasa_jax.core import compile_cache
+from vasa_jax.core.places import typed
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "soundfile",
     "soxr", "pillow", "av", "safetensors", "ai-edge-litert",
-    "c2pa-python", "cryptography",
+    "c2pa-python", "cryptography", "argcomplete",
 )  # fmt: skip
+# Files that others publish, or that are made once, by the variable that says where they are.
+FOLDERS = {
+    "VASA_FACEKIT": "synth: ICT-FaceKit's head instead of the simple one",
+    "VASA_FACES": "training of stage 1: face files",
+    "VASA_DATA": "training of stage 2: shards of motion",
+    "VASA_MEDIA": "evaluation: real clips",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,12 +75,36 @@ def findings(*, release: str) -> Iterator[Finding]:
     yield _probe("face networks", _face_networks)
     yield _probe(f"release {release}", lambda: _release(release))
     yield _probe("example", _example)
-    folder = compile_cache.cache_dir()
-    yield Finding(part="cache", state="ok", detail=str(folder) if folder else "switched off")
-    for module, extra in EXTRA_OF.items():
-        there = util.find_spec(module) is not None
-        detail = "" if there else f"optional: pip install 'vasa-jax[{extra}]'"
-        yield Finding(part=module, state="ok" if there else "absent", detail=detail)
+    yield from places()
+    yield from optional_parts()
+
+
+def places() -> Iterator[Finding]:
+    """Where everything is: the package, and what it keeps outside of it."""
+    yield _probe("package", lambda: str(_package()))
+    yield _probe("releases", _releases)
+    yield _probe("cache", _cache)
+    yield _probe("identity", _identity)
+
+
+def optional_parts() -> Iterator[Finding]:
+    """What inference can do without: each extra, then what no package index has."""
+    for name, extra in EXTRAS.items():
+        missing = extra.missing()
+        detail = extra.gives
+        if missing:
+            detail += f"; missing {', '.join(missing)}: {install(name)}"
+        yield Finding(part=f"[{name}]", state="absent" if missing else "ok", detail=detail)
+    there = shutil.which("flite") is not None
+    yield Finding(
+        part="flite", state="ok" if there else "absent",
+        detail="synth: voices made of people's" + ("" if there else "; apt-get install flite"),
+    )  # fmt: skip
+    for name, gives in FOLDERS.items():
+        chosen = os.environ.get(name, "")
+        there = bool(chosen) and typed(os.path.expandvars(chosen)).exists()
+        detail = f"{gives}; {chosen or 'not set'}{' is not there' if chosen and not there else ''}"
+        yield Finding(part=f"${name}", state="ok" if there else "absent", detail=detail)
 
 
 def _probe(part: str, look: Callable[[], str]) -> Finding:
@@ -121,6 +156,39 @@ def _face_networks() -> str:
     return ", ".join(model.stem for model in models)
 
 
+def _package() -> Path:
+    return Path(sys.modules["vasa_jax"].__path__[0])
+
+
+def _releases() -> str:
+    from vasa_jax.checkpoint.release import BUILT_IN, built_in
+    from vasa_jax.io.fetch import cache_folder
+
+    fetched = cache_folder() / "releases"
+    count = len(list(fetched.glob("[!.]*"))) if fetched.is_dir() else 0
+    return f"{', '.join(built_in())} in {BUILT_IN}; {count} fetched in {fetched}"
+
+
+def _cache() -> str:
+    folder = compile_cache.cache_dir()
+    if folder is None:
+        off = "VASA_CACHE" in os.environ
+        return "switched off" if off else "none: no home, and no room for temporary files"
+    programs = list(folder.glob("programs/[!.]*.program"))
+    size = sum(p.stat().st_size for p in programs)
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    state = "" if os.access(there, os.W_OK) else "; can be read only"
+    return f"{folder} ({len(programs)} compiled programs, {size / 1e6:.0f} MB{state}; $VASA_CACHE)"
+
+
+def _identity() -> str:
+    """Where manifests get their signature from; nothing is made here."""
+    from vasa_jax.provenance.identity import identity_folder
+
+    path = identity_folder() / "identity.pem"
+    return f"{path} ({'' if path.exists() else 'made with the first video; '}$VASA_IDENTITY)"
+
+
 def _release(name: str) -> str:
     from vasa_jax.checkpoint.release import load_release
     from vasa_jax.core.tree import count
@@ -130,10 +198,14 @@ def _release(name: str) -> str:
 
 
 def _example() -> str:
+    import vasa_jax
     from vasa_jax.io.audio import read_audio
     from vasa_jax.io.image import read_image
 
-    example = Path(sys.modules["vasa_jax"].__path__[0]) / "assets" / "example"
-    height, width = read_image(example / "portrait.png").shape[:2]
-    seconds = len(read_audio(example / "speech.flac")) / 16_000
-    return f"portrait {width}x{height}, speech {seconds:.1f} s"
+    portrait, speech = vasa_jax.example_portrait(), vasa_jax.example_speech()
+    height, width = read_image(portrait).shape[:2]
+    seconds = len(read_audio(speech)) / 16_000
+    return (
+        f"portrait {width}x{height} {portrait}, speech {seconds:.1f} s {speech}; "
+        "vasa-jax generate --example -o out.mp4"
+    )

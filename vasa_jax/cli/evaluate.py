@@ -122,8 +122,9 @@ def run(args: argparse.Namespace) -> int:
 def _files(path: str, endings: Sequence[str], what: str) -> list[Path]:
     """The files of a folder with one of the endings, or the one file; sorted."""
     from vasa_jax.core.errors import UserError
+    from vasa_jax.core.places import typed
 
-    root = Path(path).expanduser()
+    root = typed(path)
     if root.is_file():
         return [root]
     if not root.is_dir():

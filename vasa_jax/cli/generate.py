@@ -26,6 +26,7 @@ The options --gaze, --distance and --emotion win over the file.
 emotions: happy sad angry surprised fearful disgusted contempt neutral; strengths 0 to 1
 
 examples:
+  vasa-jax generate --example -o out.mp4
   vasa-jax generate portrait.jpg speech.wav -o out.mp4
   vasa-jax generate portrait.jpg speech.wav -o out.mp4 --gaze 20,0 --emotion happy=0.7
   vasa-jax generate group.jpg speech.mp3 -o out.mp4 --face 1 --distance 0.8 --json
@@ -39,8 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     # argparse would take "-20,5" for an option; ours all begin with a letter.
     parser._negative_number_matcher = re.compile(r"-[\d.]")
-    parser.add_argument("portrait", metavar="PORTRAIT", help="any common image with a face")
-    parser.add_argument("speech", metavar="SPEECH", help="any common sound file")
+    parser.add_argument(
+        "portrait", metavar="PORTRAIT", nargs="?", help="any common image with a face"
+    )
+    parser.add_argument("speech", metavar="SPEECH", nargs="?", help="any common sound file")
+    parser.add_argument(
+        "--example", action="store_true", help="take the bundled portrait or speech if not given"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="video to write")
     parser.add_argument(
         "--gaze",
@@ -54,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--emotion", nargs="+", action="extend", metavar="NAME=STRENGTH", help="as in happy=0.8"
     )
     parser.add_argument("--controls", metavar="FILE.json", help="the same as tracks over time")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the motion (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="of the motion (0); the same seed on the same machine gives the same frames, but for "
+        "the invisible mark in them, which says the minute",
+    )  # fmt: skip
     parser.add_argument("--sampler", metavar="NAME", help="of the diffusion (the release's own)")
     parser.add_argument("--steps", type=int, metavar="N", help="of the sampler (the release's own)")
     parser.add_argument("--guidance", metavar="audio=0.5,gaze=1.0", help="scale per condition")
@@ -84,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the video; everything that can be refused is refused before the work begins."""
     began = time.perf_counter()
+    _complete(args)
     _check_target(args.output, (".mp4",))
     if args.sheet:
         _check_target(args.sheet, (".png", ".jpg", ".jpeg", ".webp"))
@@ -229,6 +240,18 @@ class EncoderThread:
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
+
+
+def _complete(args: argparse.Namespace) -> None:
+    """Portrait and speech, as given or the bundled ones. Raises UserError when one is missing."""
+    import vasa_jax
+
+    if args.example:
+        args.portrait = args.portrait or str(vasa_jax.example_portrait())
+        args.speech = args.speech or str(vasa_jax.example_speech())
+    if args.portrait is None or args.speech is None:
+        missing = "PORTRAIT and SPEECH are" if args.portrait is None else "SPEECH is"
+        raise UserError(f"{missing} missing; give them, or --example for the bundled ones")
 
 
 def _controls(args: argparse.Namespace) -> asked.Wishes:

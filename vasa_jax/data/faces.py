@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import typed
 from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face import head as heads
 from vasa_jax.face.fit import LID_PAIRS
@@ -58,7 +58,7 @@ class FacePairsConfig:
 
 def faces_folder(cfg: FacePairsConfig) -> Path:
     """The folder with environment variables filled in; configs and releases keep the name."""
-    return Path(os.path.expandvars(cfg.folder)).expanduser()
+    return typed(os.path.expandvars(cfg.folder))
 
 
 def write_face_file(path: Path, **arrays: np.ndarray) -> None:
@@ -250,13 +250,13 @@ def example_faces(size: int = SIZE) -> Path:
     """
     import jax
 
-    from vasa_jax.core.compile_cache import cache_dir
     from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
+    from vasa_jax.io.fetch import cache_folder
     from vasa_jax.io.image import read_image
 
     size = SIZE if SIZE % size == 0 else size
     name = f"example_faces_{FORMAT}_{size}"
-    root = (cache_dir() or Path(tempfile.mkdtemp())) / name
+    root = cache_folder() / name
     out = root / "portraits" / "example.npz"
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)

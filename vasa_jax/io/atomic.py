@@ -8,14 +8,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import typed
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
-    """A hidden name beside ``path`` for the unfinished file; makes the folder.
+    """A hidden name beside ``path`` for the unfinished file (``core/unfinished.py``).
 
-    The suffix stays, since writers choose the format by it. Raises UserError when the folder can't
-    be made or is no folder, or when ``path`` is itself a folder.
+    Makes the folder. The suffix stays, since writers choose the format by it. Raises UserError when
+    the folder can't be made or is no folder, or when ``path`` is itself a folder.
     """
     target = Path(path)
     if target.is_dir():
@@ -24,7 +26,7 @@ def partial_path(path: str | os.PathLike[str]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise writing_failed(target, error) from error
-    return target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    return unfinished.name_for(target)
 
 
 @contextlib.contextmanager
@@ -41,8 +43,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise writing_failed(path, error) from error
     finally:
         # Gone already after a success; a half-written file must not stay after a failure.
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        unfinished.settled(partial)
 
 
 def writing_failed(path: str | os.PathLike[str], error: OSError) -> UserError:
@@ -64,7 +65,7 @@ def writing_failed(path: str | os.PathLike[str], error: OSError) -> UserError:
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     """``path`` if it is a readable, non-empty file; otherwise UserError ("no such WHAT: ...")."""
-    file = Path(path).expanduser()
+    file = typed(path)
     try:
         if file.is_dir():
             raise UserError(f"{file} is a folder; give one {what} file")
@@ -76,3 +77,8 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     except OSError as error:
         raise UserError(f"can't read {file}: {error.strerror or error}") from error
     return file
+
+
+def media_address(path: str | os.PathLike[str]) -> str:
+    """A file as FFmpeg is to be told of it, which takes ``12:30.mp4`` for a protocol's address."""
+    return f"file:{os.fspath(path)}"

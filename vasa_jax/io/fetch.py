@@ -7,22 +7,30 @@ under permissive licences; they are taken from the publisher and never copied in
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from vasa_jax.core import unfinished
 from vasa_jax.core.compile_cache import cache_dir
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import temporary_folder
+from vasa_jax.io.atomic import replacing
 
 
 def cache_folder() -> Path:
-    """The user's cache (``core.compile_cache.cache_dir``); a temporary one when that is off."""
-    return cache_dir() or Path(tempfile.gettempdir()) / f"vasa-jax-{os.getuid()}"
+    """The user's cache (``core.compile_cache.cache_dir``); a temporary one when that is off.
+
+    Raises UserError when there is neither.
+    """
+    folder = cache_dir() or temporary_folder()
+    if folder is None:
+        raise UserError("no folder for what is fetched: neither a home nor room for temporary "
+                        "files; set VASA_CACHE to a folder that can be written")  # fmt: skip
+    return folder
 
 
 def sha256_of(path: Path) -> str:
@@ -42,12 +50,11 @@ def download(url: str, target: Path, *, sha256: str) -> Path:
     """
     if target.exists() and sha256_of(target) == sha256:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    part = Path(name)
+    part = unfinished.name_for(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         request = urllib.request.Request(url, headers={"User-Agent": "vasa-jax"})
-        with urllib.request.urlopen(request, timeout=60) as answer, os.fdopen(fd, "wb") as out:
+        with urllib.request.urlopen(request, timeout=60) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out, 1 << 20)
         found = sha256_of(part)
         if found != sha256:
@@ -58,7 +65,7 @@ def download(url: str, target: Path, *, sha256: str) -> Path:
             f"cannot download {url} ({error}); connect once, or put the file at {target}"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.settled(part)
     return target
 
 
@@ -88,9 +95,7 @@ def fetch_members(url: str, members: Sequence[str], *, sha256: str, name: str) -
                 source = None
             if source is None:
                 raise UserError(f"{url} holds no file {member}")
-            part = target.with_name(f".{target.name}.part")
-            with open(part, "wb") as out:
+            with replacing(target) as part, part.open("wb") as out:
                 shutil.copyfileobj(source, out)
-            part.replace(target)
     archive.unlink()
     return targets

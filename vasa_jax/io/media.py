@@ -19,7 +19,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.io import channels
-from vasa_jax.io.atomic import existing_file
+from vasa_jax.io.atomic import existing_file, media_address
 from vasa_jax.io.resampling import resample
 
 Path = str | os.PathLike[str]
@@ -49,7 +49,7 @@ def open_media(
     try:
         # Only local files: a playlist must not make us open a connection or other paths.
         options = {"protocol_whitelist": "file"} if source is None else {}
-        with av.open(source or str(file), format=format, options=options) as container:
+        with av.open(source or media_address(file), format=format, options=options) as container:
             yield container
     except (av.FFmpegError, UnicodeError) as error:
         raise UserError(f"can't read {file} as {what}: it is damaged or of no known format "

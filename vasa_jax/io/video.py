@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS
-from vasa_jax.io.atomic import partial_path, writing_failed
+from vasa_jax.io.atomic import media_address, partial_path, writing_failed
 from vasa_jax.io.audio import clean as clean_audio
 from vasa_jax.io.audio import decode
 from vasa_jax.io.channels import to_stereo
@@ -147,7 +148,9 @@ class VideoWriter:
 
         # +faststart puts the index in front, so that a browser starts before it has everything.
         options = {} if container == "matroska" else {"movflags": "+faststart"}
-        self._container = av.open(str(self._partial), "w", format=container, options=options)
+        self._container = av.open(
+            media_address(self._partial), "w", format=container, options=options
+        )
         video = self._container.add_stream("libx264", rate=self.fps)
         video.width, video.height = self.encoded_size
         video.pix_fmt = "yuv420p"
@@ -204,6 +207,7 @@ class VideoWriter:
             container.close()
             self._verify()
             os.replace(self._partial, self.path)
+            unfinished.settled(self._partial)
         except OSError as error:
             self._discard()
             raise writing_failed(self.path, error) from error
@@ -215,7 +219,7 @@ class VideoWriter:
         """The muxer may pass over a failed last write; the index tells. Raises OSError."""
         import av
 
-        with av.open(str(self._partial)) as written:
+        with av.open(media_address(self._partial)) as written:
             counted = written.streams.video[0].frames
             if counted not in (0, self.num_frames):  # Matroska has no count: 0
                 raise OSError(None, f"only {counted} of {self.num_frames} frames arrived")
@@ -227,7 +231,7 @@ class VideoWriter:
                 container.close()
         except OSError:
             pass  # writing the index fails too when the disk is full
-        self._partial.unlink(missing_ok=True)
+        unfinished.settled(self._partial)
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -137,8 +137,11 @@ def _count(path: str | Path) -> int:
     """Frames at 25 per second that a video promises to have, 0 when it does not say."""
     import av
 
+    from vasa_jax.core.places import typed
+    from vasa_jax.io.atomic import media_address
+
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_address(typed(path))) as container:
             return round((container.duration or 0) / av.time_base * FPS)
     except av.FFmpegError:
         return 0

@@ -13,12 +13,12 @@ import dataclasses
 import datetime
 import os
 import secrets
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import data_folder, typed
 
 YEARS = 20
 NAME = "vasa_jax local signer"
@@ -35,16 +35,13 @@ class Identity:
 
 
 def identity_folder() -> Path:
-    """Where the local certificate lives. Makes no folder."""
+    """Where the local certificate lives. Raises OSError when this user has no such place."""
     if chosen := os.environ.get("VASA_IDENTITY"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("APPDATA") or "~/AppData/Roaming"
-    elif sys.platform == "darwin":
-        base = "~/Library/Application Support"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "vasa-jax" / "identity"
+        return typed(chosen)
+    folder = data_folder()
+    if folder is None:
+        raise OSError("no home, and nothing temporary can be written; set VASA_IDENTITY")
+    return folder / "identity"
 
 
 def local_identity() -> Identity:
@@ -80,7 +77,7 @@ def own_identity(certificate: str | Path, key: str | Path) -> Identity:
     texts = []
     for what, path in (("--certificate", certificate), ("--key", key)):
         try:
-            texts.append(Path(path).expanduser().read_text())
+            texts.append(typed(path).read_text())
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no PEM text"
             raise UserError(f"{what}: can't read {path}: {reason}") from error

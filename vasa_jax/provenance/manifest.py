@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from vasa_jax.core import unfinished
 from vasa_jax.provenance.identity import Identity
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -91,7 +92,7 @@ def sign(path: str | Path, claim: Claim, identity: Identity) -> None:
     mime = MIME.get(file.suffix.lower())
     if mime is None:
         raise SigningFailed(f"there are no manifests in {file.suffix or 'nameless'} files")
-    part = file.with_name(f".{file.stem}.{os.getpid()}.signed{file.suffix}")
+    part = unfinished.name_for(file)
     try:
         import c2pa
 
@@ -114,7 +115,7 @@ def sign(path: str | Path, claim: Claim, identity: Identity) -> None:
     except Exception as error:  # whatever the library raises, the file is more than its label
         raise SigningFailed(" ".join(str(error).split())[:300]) from error
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.settled(part)
 
 
 def read_manifest(path: str | Path) -> ManifestVerdict:

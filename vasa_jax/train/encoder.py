@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.places import typed
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, Array
 from vasa_jax.data import visemes
 from vasa_jax.data.faces import example_head
@@ -196,7 +196,7 @@ def expression_rows(folder: str) -> np.ndarray:
     """All expressions (N, 45) of the motion shards in a folder, (0, 45) without a folder."""
     if not folder:
         return np.zeros((0, len(EXPRESSION_NAMES)), np.float32)
-    path = Path(os.path.expandvars(folder)).expanduser()
+    path = typed(os.path.expandvars(folder))
     rows = []
     for shard in sorted(path.glob("*.npz")):
         with np.load(shard) as table:
