@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         seed=getattr(cfg, "seed", 0),
         config=to_json(cfg),
         resume=args.resume,
+        exits=True,
     )
     return 0
 
