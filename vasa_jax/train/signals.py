@@ -68,8 +68,9 @@ class Signals:
             if self.stop and self._leavable:
                 raise Stopped
             yield
+            self._doing = before[0]
         finally:
-            self._doing, self._leavable = before
+            self._leavable = before[1]
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is not threading.main_thread():
@@ -120,7 +121,10 @@ class Signals:
         while True:
             patience = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([ear], [], [], patience)[0]:
-                self._end(128 + asked)  # nothing to save, and the main thread is deep in a call
+                if self._nothing():  # and the main thread is deep in a call
+                    self._end(128 + asked)
+                deadline = None
+                continue
             data = ear.recv(64)
             if not data:
                 return
@@ -130,17 +134,20 @@ class Signals:
                 name, now = signal.Signals(number).name, time.monotonic()
                 if not first:
                     first, asked = now, number
-                    nothing = self._step == self._kept
-                    self.say(f"{name}: {self._intention(nothing)}")
-                    if nothing and self._exits and not self._several:
+                    self.say(f"{name}: {self._intention()}")
+                    if self._nothing() and self._exits:
                         deadline = now + PATIENCE_S
                 elif name == "SIGINT" and now - first > REPEAT_S:
                     self.say(f"{name} again: ending without saving; {self._last()}")
                     if self._exits:
                         self._end(128 + number)
 
-    def _intention(self, nothing: bool) -> str:
-        if nothing and not self._several:
+    def _nothing(self) -> bool:
+        """Whether ending right now would lose nothing, and leave nobody alone."""
+        return self._step == self._kept and not self._several
+
+    def _intention(self) -> str:
+        if self._nothing():
             return f"ending; nothing is to be saved, {self._last()}"
         return (
             f"ending after {self._doing} and saving what is trained; "
