@@ -290,8 +290,9 @@ class _Run:
                         batch, waited_s = stream.next()
                         if batch is not None and self.step.cost is None:
                             self._prepare(step, batch)
-                except Stopped:
-                    if step == begun:
+                except (Stopped, Exception):
+                    # A signal to all processes may have ended those that make batches first.
+                    if not signals.stop or step == begun:
                         raise
                     break
                 if batch is None:

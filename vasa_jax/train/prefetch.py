@@ -106,7 +106,7 @@ def _processor_only() -> None:
 def _begin_worker(worker: int, workers: int) -> None:
     """In a worker: it lives as long as the trainer, and makes batches until that wants no more."""
     del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which says when
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _processor_only()
 
@@ -160,6 +160,10 @@ class Prefetch:
         raise StopIteration
 
     def _fill(self, source: Iterator[Batch]) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Worker processes are born with it, and Ctrl-C must not find them before they can say
+            # that it is for the trainer.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for item in source:
                 if not self._put("item", item):
