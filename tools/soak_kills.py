@@ -17,6 +17,7 @@ log must equal those of a run that was never disturbed, bit for bit.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import random
@@ -47,21 +48,21 @@ class Disk:
 
     def fill(self, pid: int) -> None:
         if not self.small:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
             return
-        with (self.folder / "filler").open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
+        filler = (self.folder / "filler").open("wb", buffering=0)
+        with filler as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
 
     def free(self, pid: int) -> None:
         if self.small:
             (self.folder / "filler").unlink(missing_ok=True)
         else:
             unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 def running(session: int) -> list[int]:
@@ -144,7 +145,9 @@ class Training:
         at = time.monotonic() - began
         before = whole(self.run)
         asked = time.monotonic()
-        if kind in ("kill", "full"):
+        if process.poll() is not None:
+            pass  # it should not have ended; its status tells
+        elif kind in ("kill", "full"):
             process.kill()
         else:
             os.killpg(process.pid, number)
@@ -152,16 +155,17 @@ class Training:
             process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.faults.append(f"{kind}: still there after a minute")
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
         took = time.monotonic() - asked
-        self.disk.free(os.getpid())
+        if self.disk.small:
+            self.disk.free(process.pid)
         text = said.read_text()
         deadline = time.monotonic() + 10
         while (left := running(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        if left:
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
         resumed = re.search(r"resumed from step (\d+)", text)
         begun = int(resumed[1]) if resumed else 0
         parts = half_written(self.run) if kind == "stop" or kind == "full, stop" else []

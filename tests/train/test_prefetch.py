@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.train.many_devices import config
 from tests.train.toy_task import PureToyTask, ToyConfig
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.mesh import MeshConfig, make_mesh
@@ -30,6 +31,14 @@ def test_worker_processes_make_the_same_batches_in_the_same_order():
         made = worker_batches(task.batches, start, workers=2)
         for wanted, got, _ in zip(task.batches(start), made, range(5), strict=False):
             assert_same(wanted, got)
+
+
+@pytest.mark.parametrize("name", ["face", "volumetric"])
+def test_workers_can_make_the_batches_of_stage_one(name):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    task = config(name).task()
+    copied = cloudpickle.loads(cloudpickle.dumps(task.batches))
+    assert_same(next(copied(3)), next(task.batches(3)))
 
 
 def gone(pid):

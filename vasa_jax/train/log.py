@@ -4,7 +4,7 @@ Lines of ``log.jsonl`` (one JSON object each)::
 
     {"kind": "train", "step": 100, "loss": ..., "samples_per_s": ..., "data_wait": ..., ...}
     {"kind": "evaluate", "step": 1000, ...}
-    {"kind": "event", "step": 0, "event": "start" | "resume" | "compiled" | ..., ...}
+    {"kind": "event", "step": 0, "event": "start" | "resume" | "save_failed" | ..., ...}
 
 Where a step's time goes, means since the line before: ``step_s`` is the whole, ``data_s`` that in
 which the devices had nothing to do because no batch was there, ``compute_s`` the rest (the devices,
