@@ -25,9 +25,9 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,57 +58,11 @@ from vasa_jax.train.run_folder import (
     read_json,
     write_text,
 )
-from vasa_jax.train.saving import Diverged, Saving, rest
+from vasa_jax.train.saving import Diverged, Saving, restored
 from vasa_jax.train.signals import Signals, Stopped
 from vasa_jax.train.state import TrainState
 from vasa_jax.train.step import TrainStep
-
-PyTree = Any
-Batch = Any
-
-
-class Task(Protocol):
-    """What a stage of training has to say. The rest is optional, see below.
-
-    Optional attributes:
-
-    - ``constants``: a pytree of arrays that ``update`` needs beside the state (a teacher, a head);
-      they are copied to every device once, and are no part of checkpoints;
-    - ``batch_size``: examples in a batch, on all devices together;
-    - ``shared``: names of batch entries that belong to the whole batch, not to its examples.
-
-    Optional methods, called if they are there:
-
-    - ``initial_params(params) -> params``: start from other weights (fresh runs only);
-    - ``pictures(state, step) -> dict[str, uint8 image]``: drawn at the start and on the interval;
-    - ``evaluate(state) -> dict[str, float]``: held-out numbers;
-    - ``stats() -> dict``: JSON-able statistics that inference needs, kept as ``stats.json``.
-
-    Pictures and evaluation get a state of whole arrays on one device. An older form of ``update``
-    is ``step(state, batch, key)``, jitted inside; it runs everywhere too, but the loop cannot tell
-    what it costs, nor hold XLA to the shardings within.
-    """
-
-    def init(self, key: jax.Array) -> TrainState:
-        """The state at step 0. Must be traceable (each device makes its own part)."""
-
-    def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, constants: PyTree
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One update and scalar metrics, among them "loss". A pure, traceable function.
-
-        ``key`` belongs to this step alone. Most tasks end in ``optim.descend``, which also sums
-        over microbatches.
-        """
-
-    def batches(self, start_step: int, rows: slice | None = None) -> Iterator[Batch]:
-        """Batches of steps start_step, start_step + 1, ...: a pure function of (seed, step).
-
-        A pytree of numpy arrays with the examples on the first axis; with ``rows`` only those (the
-        same as in the whole batch), which is how several processes share the work. A task may leave
-        ``rows`` out; then each process makes the whole and keeps its part. Runs in its own thread,
-        so it must not share buffers between batches.
-        """
+from vasa_jax.train.task import Batch, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -239,7 +193,7 @@ class _Run:
         checkpoints = self.saving.checkpoints
         if checkpoints.latest() is not None:
             changed = changes(read_json(self.workdir / "config.json"), config)
-            self.state, meta = _restore(checkpoints, self.step.like(), changed)
+            self.state, meta = restored(checkpoints, self.step.like(), changed)
             self.saving.trained_s = float(meta.get("trained_s", 0.0))
             step = int(self.state.step)
             self.progress.say(f"resumed from step {step} in {self.workdir}")
@@ -436,25 +390,6 @@ class _Run:
         self.progress.close()
         self.progress.say(message)
         return Outcome(state=self.state, step=step, reason=reason, message=message)
-
-
-def _restore(
-    checkpoints: Checkpoints, like: TrainState, changed: Sequence[str]
-) -> tuple[TrainState, dict[str, Any]]:
-    """The newest checkpoint as a state with the structure of ``like`` (shapes suffice).
-
-    UserError where it does not fit, with the settings that have ``changed``.
-    """
-    try:
-        params, ema, others, meta = checkpoints.restore(
-            params=like.params, ema=like.ema, rest=rest(like)
-        )
-    except UserError as error:
-        if not changed:
-            raise
-        more = "; ..." if len(changed) > 3 else ""
-        raise UserError(f"{error}; changed since: {'; '.join(changed[:3])}{more}") from None
-    return TrainState(params=params, ema=ema, **others), meta
 
 
 def _every(interval: int, step: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -139,6 +139,25 @@ def rest(state: TrainState) -> dict[str, PyTree]:
         "key": state.key,
         "extra": state.extra,
     }
+
+
+def restored(
+    checkpoints: Checkpoints, like: TrainState, changed: Sequence[str]
+) -> tuple[TrainState, dict[str, Any]]:
+    """The newest checkpoint as a state with the structure of ``like`` (shapes suffice).
+
+    UserError where it does not fit, with the settings that have ``changed``.
+    """
+    try:
+        params, ema, others, meta = checkpoints.restore(
+            params=like.params, ema=like.ema, rest=rest(like)
+        )
+    except UserError as error:
+        if not changed:
+            raise
+        more = "; ..." if len(changed) > 3 else ""
+        raise UserError(f"{error}; changed since: {'; '.join(changed[:3])}{more}") from None
+    return TrainState(params=params, ema=ema, **others), meta
 
 
 @jax.jit
