@@ -261,16 +261,18 @@ def test_pictures_that_fail_late_do_not_end_the_run(tmp_path):
 
 
 class FullFrom(ToyTask):
-    """From the batch of step ``full`` to that of step ``free`` no file may grow."""
+    """No file grows from the batch of step ``full`` (once ``kept`` is there) to ``free``'s."""
 
-    def __init__(self, cfg, stack, full, free):
+    def __init__(self, cfg, stack, full, free, kept):
         super().__init__(cfg)
-        self.stack, self.full, self.free = stack, full, free
+        self.stack, self.full, self.free, self.kept = stack, full, free, kept
 
     def batches(self, start_step):
         for batch in super().batches(start_step):
             time.sleep(0.1)  # until the steps before are done
             if self.served[-1] == self.full:
+                while not self.kept.exists():
+                    time.sleep(0.01)
                 self.stack.enter_context(files_up_to(20))
             if self.served[-1] == self.free:
                 self.stack.close()
@@ -289,7 +291,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch, sa
     monkeypatch.setattr(saving, "RETRY_S", 0.01)
     loop = dataclasses.replace(NOISY.loop, checkpoint_every=2, prefetch=1)
     with contextlib.ExitStack() as stack:
-        task = FullFrom(NOISY, stack, 5, 12)
+        task = FullFrom(NOISY, stack, 5, 12, tmp_path / "a" / "checkpoints" / "2")
         outcome = train(NOISY, tmp_path / "a", 16, task=task, loop=loop)
     assert outcome.reason == "finished"
     assert_identical(outcome.state, train(NOISY, tmp_path / "b", 16, loop=loop).state)
@@ -307,8 +309,9 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch, sa
 def test_a_run_that_cannot_save_its_end_says_where_it_goes_on(tmp_path, said):
     loop = dataclasses.replace(NOISY.loop, checkpoint_every=2)
     with contextlib.ExitStack() as stack:
+        task = FullFrom(NOISY, stack, 4, -1, tmp_path / "a" / "checkpoints" / "2")
         with pytest.raises(UserError) as ended:
-            train(NOISY, tmp_path / "a", 6, task=FullFrom(NOISY, stack, 4, -1), loop=loop)
+            train(NOISY, tmp_path / "a", 6, task=task, loop=loop)
     assert "checkpoint 6 could not be saved" in str(ended.value)
     kept = int(re.search(r"the last checkpoint is step (\d)", str(ended.value))[1])
     assert f"then the same command continues from step {kept}" in str(ended.value)

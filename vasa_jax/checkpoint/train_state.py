@@ -15,12 +15,15 @@ is no room for it ``NotSaved`` says so, those before stay, and the next may be t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import functools
 import logging
+import math
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +69,11 @@ class Checkpoints:
             max_to_keep=self._keep,
             read_only=self._read_only,
             create=not self._read_only,
-            # What a killed process left half-written is cleared away.
-            cleanup_tmp_directories=not self._read_only,
         )
+        if not self._read_only and jax.process_index() == 0:
+            # What a killed process left half-written; Orbax would do it some time later.
+            for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
         self._manager = self._ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
 
     def __enter__(self) -> Checkpoints:
@@ -133,17 +138,23 @@ class Checkpoints:
     def _given_up(self, step: int, error: Exception) -> NotSaved:
         """Clear away what there is of the checkpoint being written, and be ready for another."""
         self._saving = None
-        with contextlib.suppress(Exception):
-            self._manager.close()
+        for _ in range(3):  # each of its layers raises the error once more before it closes
+            try:
+                self._manager.close()
+                break
+            except Exception:
+                continue
         self._failed.add(step)
         self._open()
         return NotSaved(step, self.folder, disk_trouble(error) or _first_line(error))
 
-    def _clear(self) -> None:
-        """Remove what late writers of failed checkpoints have left, their manager being gone."""
+    def _clear(self, until: float = math.inf) -> None:
+        """Remove what late writers of failed checkpoints have left, up to a time."""
         for step in self._failed - {self._saving}:
             for left in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    if left.stat().st_ctime < until:
+                        shutil.rmtree(left, ignore_errors=True)
 
     def restore(
         self, *, params: PyTree, ema: PyTree, rest: PyTree, step: int | None = None
@@ -223,6 +234,9 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+            if self._failed:
+                # Python waits for the last writers after this. What is made later is another run's.
+                atexit.register(self._clear, time.time() + 5.0)
             self._clear()
 
 

@@ -284,7 +284,9 @@ class _Run:
                 self._settle(pending)
             if step > 0:
                 saving.finish(step, self.state)
-        return self._finish(step, signals, time.monotonic() - began)
+        # Another process may have heard the signal.
+        stopped = signals.stop or ("stopped" if stop else "")
+        return self._finish(step, stopped, time.monotonic() - began)
 
     def _prepare(self, step: int, batch: Batch) -> None:
         """Compile the step, and tell its memory and arithmetic."""
@@ -374,11 +376,11 @@ class _Run:
                 told = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
                 self.progress.say(f"evaluation at step {step}: {told}")
 
-    def _finish(self, step: int, signals: Signals, seconds: float) -> Outcome:
+    def _finish(self, step: int, stopped: str, seconds: float) -> Outcome:
         reason: Literal["finished", "interrupted"] = "finished"
-        if step < self.steps and signals.stop:
+        if step < self.steps and stopped:
             message = (
-                f"{signals.stop}: saved at step {step}; "
+                f"{stopped}: saved at step {step}; "
                 f"the same command with --workdir {self.workdir} continues"
             )
             reason = "interrupted"
