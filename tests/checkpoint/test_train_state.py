@@ -1,9 +1,13 @@
+import os
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.checkpoint.train_state import Checkpoints, read_params
+from tests.full_disk import files_up_to
+from vasa_jax.checkpoint.train_state import Checkpoints, NotSaved, read_params
 from vasa_jax.core.errors import UserError
 
 
@@ -53,3 +57,66 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint in"):
         read_params(tmp_path)
+
+
+def noise(seed):
+    """Trees that no compression makes small."""
+    w = {"w": jax.random.normal(jax.random.key(seed), (64, 64))}
+    return {"params": w, "ema": w, "rest": {"key": jax.random.key(5)}}
+
+
+@pytest.mark.parametrize("room", [0, 100, 2000, 10_000])
+def test_without_room_the_last_checkpoint_stays_and_the_next_may_follow(tmp_path, room, capfd):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, meta={}, **noise(1))
+        checkpoints.wait()
+        with files_up_to(room), pytest.raises(NotSaved, match="checkpoint 2 could not be saved"):
+            checkpoints.save(2, meta={}, **noise(2))
+            checkpoints.wait()
+        assert checkpoints.latest() == 1
+        np.testing.assert_array_equal(checkpoints.read("params")["w"], noise(1)["params"]["w"])
+        checkpoints.save(3, meta={}, **noise(3))
+        checkpoints.wait()
+        assert checkpoints.latest() == 3
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "3"]
+    assert not capfd.readouterr().err  # one error, raised; no tracebacks of writers beside it
+
+
+def test_a_failure_in_the_background_is_found_without_waiting(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        with files_up_to(2000), pytest.raises(NotSaved) as failed:
+            checkpoints.save(1, meta={}, **noise(1))
+            assert checkpoints.latest() is None  # not before it is whole
+            while True:
+                checkpoints.settle()
+        assert failed.value.step == 1
+
+
+def test_shapes_are_compared_before_anything_is_read(tmp_path, capfd):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, meta={}, **noise(1))
+        checkpoints.wait()
+        shutil.rmtree(tmp_path / "checkpoints" / "1" / "params" / "ocdbt.process_0")
+        for part, other in (
+            ("params", {"w": jnp.zeros((64, 3))}),
+            ("ema", {"v": jnp.zeros((64, 64))}),
+            ("rest", {"key": jax.random.key(5), "count": jnp.zeros(())}),
+        ):
+            with pytest.raises(UserError, match="does not fit this config") as refused:
+                checkpoints.restore(**{**noise(1), part: other})
+            assert "\n" not in str(refused.value)
+        with pytest.raises(UserError, match="cannot be read .* continue from the beginning"):
+            checkpoints.restore(**noise(1))
+    assert not capfd.readouterr().err
+
+
+def test_reading_a_run_leaves_what_it_is_writing(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, meta={}, **noise(1))
+        checkpoints.wait()
+    unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    assert read_params(tmp_path)[0] == 1
+    assert unfinished.is_dir()
+    with Checkpoints(tmp_path):  # who trains on clears it away
+        assert not unfinished.exists()

@@ -1,21 +1,27 @@
+import contextlib
 import dataclasses
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 
+from tests.full_disk import files_up_to
 from tests.train.toy_task import BATCH, ToyConfig, ToyTask, truth
 from vasa_jax.core.config import to_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.mesh import batch_rows
 from vasa_jax.core.tree import flatten
-from vasa_jax.train.log import read_log
+from vasa_jax.train import saving
+from vasa_jax.train.log import Progress, read_log
 from vasa_jax.train.loop import Diverged, LoopConfig, run
 from vasa_jax.train.optim import OptimConfig
 from vasa_jax.train.prefetch import Prefetch
@@ -93,6 +99,64 @@ def test_a_signal_saves_and_the_run_can_go_on(tmp_path, number, capfd):
     assert_identical(resumed.state, train(NOISY, tmp_path / "b", 6).state)
 
 
+def test_a_signal_before_the_first_step_says_that_nothing_was_saved(tmp_path, capfd):
+    class Early(ToyTask):
+        def pictures(self, state, step):
+            os.kill(os.getpid(), signal.SIGINT)
+            return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(NOISY, tmp_path, 5, task=Early(NOISY))
+    said = capfd.readouterr().err
+    assert "SIGINT: ending; nothing is to be saved, no step is done yet" in said
+    assert "saved at" not in said
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert train(NOISY, tmp_path, 2).step == 2  # and the folder is as good as new
+
+
+def test_a_signal_before_the_first_step_of_a_resumed_run_leaves_its_checkpoint(tmp_path, capfd):
+    class Early(ToyTask):
+        def batches(self, start_step):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)  # a slow disk; nobody waits for it
+            yield
+
+    train(NOISY, tmp_path, 2)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        train(NOISY, tmp_path, 5, task=Early(NOISY))
+    assert ended.value.code == 128 + signal.SIGTERM and time.monotonic() - began < 20
+    assert "the last checkpoint is step 2" in capfd.readouterr().err
+    assert train(NOISY, tmp_path, 3).step == 3
+
+
+@pytest.mark.parametrize("what", ["evaluate", "batches"])
+def test_a_signal_waits_for_no_evaluation_and_no_batch(tmp_path, what):
+    class Slow(ToyTask):
+        def wait(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+
+        def evaluate(self, state):
+            if what == "evaluate" and int(state.step) == 2:
+                self.wait()
+            return {}
+
+        def batches(self, start_step):
+            for batch in super().batches(start_step):
+                if what == "batches" and self.served[-1] == 2:
+                    time.sleep(1.0)  # until both before are trained on
+                    self.wait()
+                yield batch
+
+    began = time.monotonic()
+    outcome = train(NOISY, tmp_path / "a", 6, task=Slow(NOISY))
+    assert outcome.reason == "interrupted" and outcome.step == 2
+    assert time.monotonic() - began < 20
+    resumed = train(NOISY, tmp_path / "a", 4)
+    assert_identical(resumed.state, train(NOISY, tmp_path / "b", 4).state)
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(tmp_path):
     cfg = dataclasses.replace(NOISY, poison_step=3)
     loop = dataclasses.replace(cfg.loop, checkpoint_every=2, log_every=50)
@@ -156,6 +220,14 @@ def test_resuming_another_shape_names_the_parameter(tmp_path):
         train(dataclasses.replace(NOISY, width=3), tmp_path, 2)
 
 
+def test_resuming_with_another_optimiser_names_what_differs_in_one_line(tmp_path, capfd):
+    train(NOISY, tmp_path, 1)
+    other = dataclasses.replace(NOISY, optim=dataclasses.replace(NOISY.optim, clip_norm=0.0))
+    with pytest.raises(UserError, match=r"does not fit .* rest/opt_state.*optim.clip_norm: 1.0 ->"):
+        train(other, tmp_path, 2)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_resuming_tells_what_changed_in_the_config(tmp_path):
     train(NOISY, tmp_path, 1)
     train(dataclasses.replace(NOISY, noise=0.5), tmp_path, 2)
@@ -186,6 +258,93 @@ def test_pictures_that_fail_late_do_not_end_the_run(tmp_path):
 
     assert train(NOISY, tmp_path, 4, task=Fails(NOISY)).reason == "finished"
     assert "look_failed" in events(tmp_path)
+
+
+class FullFrom(ToyTask):
+    """No file grows from the batch of step ``full`` (once ``kept`` is there) to ``free``'s."""
+
+    def __init__(self, cfg, stack, full, free, kept):
+        super().__init__(cfg)
+        self.stack, self.full, self.free, self.kept = stack, full, free, kept
+
+    def batches(self, start_step):
+        for batch in super().batches(start_step):
+            time.sleep(0.1)  # until the steps before are done
+            if self.served[-1] == self.full:
+                while not self.kept.exists():
+                    time.sleep(0.01)
+                self.stack.enter_context(files_up_to(20))
+            if self.served[-1] == self.free:
+                self.stack.close()
+            yield batch
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines of a run; what the test's own output goes to may be full, too."""
+    lines = []
+    monkeypatch.setattr(Progress, "say", lambda self, text: lines.append(text))
+    return lines
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch, said):
+    monkeypatch.setattr(saving, "RETRY_S", 0.01)
+    loop = dataclasses.replace(NOISY.loop, checkpoint_every=2, prefetch=1)
+    with contextlib.ExitStack() as stack:
+        task = FullFrom(NOISY, stack, 5, 12, tmp_path / "a" / "checkpoints" / "2")
+        outcome = train(NOISY, tmp_path / "a", 16, task=task, loop=loop)
+    assert outcome.reason == "finished"
+    assert_identical(outcome.state, train(NOISY, tmp_path / "b", 16, loop=loop).state)
+    rows = [[(x["step"], x["loss"]) for x in read_log(tmp_path / n)] for n in ("a", "b")]
+    assert rows[0] == rows[1] and len(rows[0]) == 16
+    for part, times in (("could not be saved", 1), ("log.jsonl cannot be written", 1),
+                        ("keeping a picture failed", 1), ("there is room again", 1),
+                        ("the logs can be written again", 1)):  # fmt: skip
+        assert sum(part in line for line in said) == times, (part, said)
+    assert "save_failed" in events(tmp_path / "a")
+    left = [p.name for p in (tmp_path / "a").rglob("*") if ".part" in p.name or "tmp" in p.name]
+    assert not left
+
+
+def test_a_run_that_cannot_save_its_end_says_where_it_goes_on(tmp_path, said):
+    loop = dataclasses.replace(NOISY.loop, checkpoint_every=2)
+    with contextlib.ExitStack() as stack:
+        task = FullFrom(NOISY, stack, 4, -1, tmp_path / "a" / "checkpoints" / "2")
+        with pytest.raises(UserError) as ended:
+            train(NOISY, tmp_path / "a", 6, task=task, loop=loop)
+    assert "checkpoint 6 could not be saved" in str(ended.value)
+    kept = int(re.search(r"the last checkpoint is step (\d)", str(ended.value))[1])
+    assert f"then the same command continues from step {kept}" in str(ended.value)
+    resumed = train(NOISY, tmp_path / "a", 6, loop=loop)
+    assert f"resumed from step {kept} in {tmp_path / 'a'}" in said
+    assert_identical(resumed.state, train(NOISY, tmp_path / "b", 6, loop=loop).state)
+
+
+def test_a_workdir_that_is_none_is_refused_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match="file is a file; give another name"):
+            train(NOISY, workdir, 1)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for call in ("pathlib.Path.mkdir", "tempfile.TemporaryFile"):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="read-only"):
+            patch.setattr(call, refuse)
+            train(NOISY, tmp_path / "run", 1)
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
+    pictures = tmp_path / "pictures" / "kernel"
+    pictures.mkdir(parents=True)
+    for left in (".config.4978.part.json", "diverged_3.part"):
+        (tmp_path / left).write_text("{")
+    (pictures / ".00000002.4978.part.png").write_text("P")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    train(NOISY, tmp_path, 1)
+    assert not [p for p in tmp_path.rglob("*") if "part" in p.suffixes or ".part" in p.name]
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):

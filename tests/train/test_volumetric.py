@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.face.tiny_volumetric import filled
@@ -15,6 +16,7 @@ from vasa_jax.face.volumetric import VolumetricAppearance
 from vasa_jax.train import volumetric
 from vasa_jax.train.disguise import DisguiseConfig, disguise
 from vasa_jax.train.passes import Frames
+from vasa_jax.train.state import TrainState
 from vasa_jax.train.volumetric import Scene, VolumetricTask
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -109,6 +111,92 @@ def test_the_adversarial_loss_moves_the_generator_and_not_the_judge(monkeypatch)
     assert all(np.any(g) for name, g in flatten(of_judge).items() if name.endswith("kernel"))
 
 
+class Tint(Brush):
+    """Its pictures are the portrait with a share of a pattern, so codes read back differ, too."""
+
+    def decode(self, params, appearance, pose, z_dyn):
+        return 0.5 * appearance.z_id + params * self.picture
+
+
+def tiny_update(monkeypatch, batch, parts):
+    """A task with a model of one parameter, no disguise and plain descent; its state and batch."""
+    smoke = load_config("configs/face_512.py:smoke")
+    none = {f.name: 0.0 for f in dataclasses.fields(smoke.loss) if f.type == "float"}
+    loss = dataclasses.replace(
+        smoke.loss, **none | {"l1": 1.0, "contrastive": 1.0, "contrastive_scale": 5.0,
+                              "contrastive_margin": 0.2, "adversarial": 1.0},
+    )  # fmt: skip
+    optim = dataclasses.replace(smoke.optim, accumulate=parts)
+    cfg = dataclasses.replace(smoke, loss=loss, optim=optim, batch=len(batch["target"]))
+    task = task_of(cfg, monkeypatch)
+    monkeypatch.setattr(volumetric, "disguise", lambda cfg, face, key: face)
+    task.tx = task.discriminator_tx = optax.sgd(1.0)
+    task.model = Tint(jnp.linspace(-1, 1, 64 * 64 * 3).reshape(1, 64, 64, 3))
+
+    def scene(head, batch):
+        n = len(batch["target"])
+        ones, nowhere = jnp.ones((n, 64, 64, 1)), jnp.zeros((n, 478, 2))
+        sides = [Frames(batch[k], ones, jnp.zeros((n, 7)), batch[k]) for k in ("source", "target")]
+        return Scene(*sides, *(nowhere,) * 3, jnp.ones(n))
+
+    monkeypatch.setattr(task, "scene", scene)
+    monkeypatch.setattr(
+        task, "crossed_landmarks", lambda head, fits: jnp.zeros((len(fits["identity"]), 478, 2))
+    )
+    judge = filled(
+        jax.eval_shape(
+            lambda: task.discriminator.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+        )
+    )
+    extra = {"discriminator": {"params": judge, "opt_state": task.discriminator_tx.init(judge)}}
+    state = TrainState.create(jnp.float32(0.5), task.tx, jax.random.key(0), extra=extra)
+    return task, state
+
+
+def four_pairs():
+    rng = np.random.default_rng(0)
+    shapes = {"source": (4, 64, 64, 3), "target": (4, 64, 64, 3), "identity": (4, 2)}
+    shapes |= {"target_motion": (4, 2), "target_placement": (4, 2)}
+    return {k: rng.uniform(-1, 1, size=s).astype(np.float32) for k, s in shapes.items()}
+
+
+def test_microbatches_are_gone_through_one_after_the_other(monkeypatch):
+    """Everything that costs memory lies in one loop, whose length is their number."""
+    batch = four_pairs()
+    task, state = tiny_update(monkeypatch, batch, 2)
+    traced = jax.make_jaxpr(task.update)(state, batch, jax.random.key(1), task.constants)
+    loops = [e.params["length"] for e in traced.jaxpr.eqns if e.primitive.name == "scan"]
+    assert loops == [2]
+
+
+@pytest.mark.slow
+def test_microbatches_have_the_gradients_of_their_own_rows(monkeypatch):
+    """Of both nets, each microbatch with its own neighbours; the mean of all moves them once."""
+    batch = four_pairs()
+
+    def after(batches, parts):
+        task, state = tiny_update(monkeypatch, batches[0], parts)
+        update = jax.jit(task.update)
+        for one in batches:
+            new, told = update(state, one, jax.random.key(1), task.constants)
+            judge = flatten(new.extra["discriminator"]["params"])
+            yield {"own": new.params, **judge}, told
+
+    ((whole, _),) = after([batch], 1)
+    ((both, told),) = after([batch], 2)
+    halves = list(after([{k: x[i::2] for k, x in batch.items()} for i in (0, 1)], 1))
+    for name in both:
+        mean = np.mean([params[name] for params, _ in halves], 0)
+        np.testing.assert_allclose(both[name], mean, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert abs(float(both["own"] - whole["own"])) > 1e-4  # whose neighbours are others
+    assert {"loss", "l1", "contrastive", "adversarial", "discriminator", "grad_norm"} <= set(told)
+    for name in ("loss", "l1", "contrastive", "adversarial", "discriminator"):
+        mean = np.mean([metrics[name] for _, metrics in halves])
+        np.testing.assert_allclose(told[name], mean, rtol=1e-4, err_msg=name)
+    want = told["l1"] + told["contrastive"] + told["adversarial"]
+    np.testing.assert_allclose(told["loss"], want, rtol=1e-5)  # without the judge's
+
+
 def test_terms_begin_when_their_share_of_the_run_is_done(monkeypatch):
     cfg = load_config("configs/face_512.py:smoke")
     loss = dataclasses.replace(cfg.loss, mixing_start=0.25, transfer_start=0.5)
@@ -134,6 +222,11 @@ def test_what_cannot_be_trained_is_refused(monkeypatch):
     cfg = load_config("configs/face_512.py:smoke")
     with pytest.raises(UserError, match="at least 2"):
         task_of(dataclasses.replace(cfg, batch=1), monkeypatch)
+    many = dataclasses.replace(cfg.optim, accumulate=4)
+    with pytest.raises(UserError, match="at least 8 for 4 microbatches"):
+        task_of(dataclasses.replace(cfg, batch=4, optim=many), monkeypatch)
+    with pytest.raises(UserError, match="for both nets"):
+        task_of(dataclasses.replace(cfg, batch=8, discriminator_optim=many), monkeypatch)
     with pytest.raises(UserError, match="model.size"):
         task_of(dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, size=64)), monkeypatch)
 

@@ -12,8 +12,13 @@ Train the stage that a configuration describes, or continue where the run in --w
 
 The run folder gets config.json (resolved), log.jsonl, tensorboard/, parameters.txt, pictures/ and
 checkpoints/. Ctrl-C or SIGTERM saves and ends with exit code 0; the same command continues exactly,
-same data order included, also on other devices. If the loss stops being a number, the run ends with
-exit code 2 and keeps the batch.
+same data order included, also on other devices. Ctrl-C again ends at once, without saving. Before
+the first step there is nothing to save, and the exit code is 130 or 143.
+
+A full disk does not end a run: logs wait, checkpoints are tried again every minute, both are told.
+If the last checkpoint cannot be saved either, the exit code is 2, and the same command continues
+from the one before. If the loss stops being a number, the run ends with exit code 2 and keeps the
+batch.
 
 All devices of the machine are used: the batch is divided among them (loop.mesh.data), and with
 loop.mesh.fsdp=N also parameters, optimiser and average. Several machines train as one: the same
@@ -103,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         seed=getattr(cfg, "seed", 0),
         config=to_json(cfg),
         resume=args.resume,
+        exits=True,
     )
     return 0
 

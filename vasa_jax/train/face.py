@@ -157,6 +157,10 @@ class FaceTask:
         self.batch_size = cfg.batch
         self.constants = (self.model.head, self.perceptual_weights)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copied to workers (train/prefetch.py), which make batches; the nets cannot be, nor need.
+        return {"cfg": self.cfg, "pairs": self.pairs}
+
     def init(self, key: jax.Array) -> TrainState:
         return TrainState.create(self.model.init(key), self.tx, key)
 

@@ -4,7 +4,7 @@ Lines of ``log.jsonl`` (one JSON object each)::
 
     {"kind": "train", "step": 100, "loss": ..., "samples_per_s": ..., "data_wait": ..., ...}
     {"kind": "evaluate", "step": 1000, ...}
-    {"kind": "event", "step": 0, "event": "start" | "resume" | "compiled" | ..., ...}
+    {"kind": "event", "step": 0, "event": "start" | "resume" | "save_failed" | ..., ...}
 
 Where a step's time goes, means since the line before: ``step_s`` is the whole, ``data_s`` that in
 which the devices had nothing to do because no batch was there, ``compute_s`` the rest (the devices,
@@ -18,28 +18,32 @@ Numbers that are not finite are written as strings ("nan"), so that every line i
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from vasa_jax.core.tree import flatten
+from vasa_jax.io.atomic import replacing
+from vasa_jax.train.side_file import SideFile
+from vasa_jax.train.tensorboard import EventFile
 
 PyTree = Any
 RATES = ("samples_per_s", "tflops_per_s")
 
 
 class RunLog:
-    """Appends to ``workdir/log.jsonl``; each line is flushed, so a crash loses at most one.
+    """Appends to ``workdir/log.jsonl``, a line at a time, so a crash loses at most one.
 
     Numbers also go to TensorBoard files in ``workdir/tensorboard`` where ``tensorboard`` is asked
-    for and tensorboardX is installed; ``missing`` says so in a line where it is not.
+    for and tensorboardX is installed; ``missing`` says so in a line where it is not. A disk that is
+    full is told to ``say`` once, and what could not be written follows when there is space again.
     ``active=False`` writes nothing at all (processes other than the first).
     """
 
@@ -50,42 +54,48 @@ class RunLog:
         tensorboard: bool = False,
         from_step: int = 0,
         active: bool = True,
+        say: Callable[[str], None] = lambda text: None,
     ):
         self.path = Path(workdir) / "log.jsonl"
         self.missing = ""
-        self._file: TextIO | None = None
-        self._board: Any = None
+        self._say, self._told = say, ""
+        self._files: list[SideFile] = []
+        self._board: EventFile | None = None
         if not active:
             return
-        _end_broken_line(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._files.append(SideFile(self.path))
+        self._files[0].end_broken_line()
         if tensorboard:
             try:
-                from tensorboardX import SummaryWriter
+                # What a killed run wrote beyond its checkpoint is hidden, then written anew.
+                self._board = EventFile(Path(workdir) / "tensorboard", purge_step=from_step + 1)
             except ImportError:
                 self.missing = (
                     "no TensorBoard files: tensorboardX is missing (pip install 'vasa-jax[train]')"
                 )
             else:
-                # What a killed run wrote beyond its checkpoint is hidden, then written anew.
-                folder = str(Path(workdir) / "tensorboard")
-                self._board = SummaryWriter(folder, purge_step=from_step + 1, flush_secs=20)
+                self._files.append(self._board.file)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        if self._file is None:
+        if not self._files:
             return
         line = {"kind": kind, "step": step, **{k: _jsonable(v) for k, v in values.items()}}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._files[0].append((json.dumps(line) + "\n").encode())
         if self._board is not None and kind != "event":
             for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", float(value), step)
+                self._board.scalar(f"{kind}/{name}", float(value), step)
+        trouble = next((f.trouble for f in self._files if f.trouble), "")
+        if trouble and not self._told:
+            self._say(f"{trouble}; training goes on, and the lines follow when it can be again")
+        elif self._told and not trouble:
+            self._say("the logs can be written again, and are whole")
+        self._told = trouble
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for file in self._files:
+            if lacks := file.close():
+                self._say(f"{file.trouble}; the last {lacks} bytes are lost")
+        self._files, self._board = [], None
 
     def __enter__(self) -> RunLog:
         return self
@@ -113,15 +123,6 @@ def read_log(workdir: str | Path, kind: str = "train") -> list[dict[str, Any]]:
     return [lines[k] for k in sorted(lines)]
 
 
-def _end_broken_line(path: Path) -> None:
-    """After a crash in the middle of a line, start the next one on a line of its own."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-
-
 def _jsonable(value: Any) -> Any:
     if isinstance(value, bool | str | int) or value is None:
         return value
@@ -135,7 +136,10 @@ def _jsonable(value: Any) -> Any:
 
 
 def save_pictures(workdir: str | Path, step: int, pictures: Mapping[str, np.ndarray]) -> list[Path]:
-    """Write uint8 images (Y, X, 3) or (Y, X) as ``pictures/<name>/<step>.png``."""
+    """Write uint8 images (Y, X, 3) or (Y, X) as ``pictures/<name>/<step>.png``.
+
+    UserError where there is no room.
+    """
     from PIL import Image
 
     paths = []
@@ -144,10 +148,8 @@ def save_pictures(workdir: str | Path, step: int, pictures: Mapping[str, np.ndar
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             raise ValueError(f"picture {name!r}: uint8 (Y, X[, 3]) expected, got {image.dtype}")
         path = Path(workdir) / "pictures" / name / f"{step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        Image.fromarray(image).save(unfinished, format="PNG")
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            Image.fromarray(image).save(unfinished, format="PNG")
         paths.append(path)
     return paths
 
@@ -244,15 +246,19 @@ class Progress:
             self.say(f"step {step}/{self.total}  {text}")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        if self._rich is not None:
-            self._rich.console.print(text, markup=False, highlight=False)
-        elif self._active:
-            print(text, file=self._stream, flush=True)
+        """A line that stays. Where nobody can read it any more (a closed pipe, a terminal that is
+        gone, a full disk) the run goes on all the same."""
+        with contextlib.suppress(OSError):
+            if self._rich is not None:
+                self._rich.console.print(text, markup=False, highlight=False)
+            elif self._active:
+                print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        if self._rich is not None:
-            self._rich.stop()
+        """Leave the terminal as it was."""
+        with contextlib.suppress(OSError):
+            if self._rich is not None:
+                self._rich.stop()
 
 
 def _duration(seconds: float) -> str:

@@ -24,11 +24,10 @@ import contextlib
 import dataclasses
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +38,8 @@ from vasa_jax.checkpoint.train_state import Checkpoints
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.mesh import MeshConfig, batch_rows, make_mesh, place
 from vasa_jax.core.tree import flatten
+from vasa_jax.io.atomic import replacing
 from vasa_jax.train import distributed
-from vasa_jax.train.cost import StepCost
 from vasa_jax.train.log import (
     Meter,
     Progress,
@@ -51,56 +50,19 @@ from vasa_jax.train.log import (
     save_pictures,
 )
 from vasa_jax.train.prefetch import Prefetch, placed_batches
-from vasa_jax.train.run_folder import alone, changes, machine, read_json, write_text
+from vasa_jax.train.run_folder import (
+    alone,
+    changes,
+    machine,
+    make_folder,
+    read_json,
+    write_text,
+)
+from vasa_jax.train.saving import Diverged, Saving, restored
+from vasa_jax.train.signals import Signals, Stopped
 from vasa_jax.train.state import TrainState
 from vasa_jax.train.step import TrainStep
-
-PyTree = Any
-Batch = Any
-
-
-class Task(Protocol):
-    """What a stage of training has to say. The rest is optional, see below.
-
-    Optional attributes:
-
-    - ``constants``: a pytree of arrays that ``update`` needs beside the state (a teacher, a head);
-      they are copied to every device once, and are no part of checkpoints;
-    - ``batch_size``: examples in a batch, on all devices together;
-    - ``shared``: names of batch entries that belong to the whole batch, not to its examples.
-
-    Optional methods, called if they are there:
-
-    - ``initial_params(params) -> params``: start from other weights (fresh runs only);
-    - ``pictures(state, step) -> dict[str, uint8 image]``: drawn at the start and on the interval;
-    - ``evaluate(state) -> dict[str, float]``: held-out numbers;
-    - ``stats() -> dict``: JSON-able statistics that inference needs, kept as ``stats.json``.
-
-    Pictures and evaluation get a state of whole arrays on one device. An older form of ``update``
-    is ``step(state, batch, key)``, jitted inside; it runs everywhere too, but the loop cannot tell
-    what it costs, nor hold XLA to the shardings within.
-    """
-
-    def init(self, key: jax.Array) -> TrainState:
-        """The state at step 0. Must be traceable (each device makes its own part)."""
-
-    def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, constants: PyTree
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One update and scalar metrics, among them "loss". A pure, traceable function.
-
-        ``key`` belongs to this step alone. Most tasks end in ``optim.descend``, which also sums
-        over microbatches.
-        """
-
-    def batches(self, start_step: int, rows: slice | None = None) -> Iterator[Batch]:
-        """Batches of steps start_step, start_step + 1, ...: a pure function of (seed, step).
-
-        A pytree of numpy arrays with the examples on the first axis; with ``rows`` only those (the
-        same as in the whole batch), which is how several processes share the work. A task may leave
-        ``rows`` out; then each process makes the whole and keeps its part. Runs in its own thread,
-        so it must not share buffers between batches.
-        """
+from vasa_jax.train.task import Batch, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,10 +79,6 @@ class LoopConfig:
     workers: int = 0  # processes that make them; 0: a thread (train/prefetch.py)
     tensorboard: bool = True  # scalars in tensorboard/, where tensorboardX is installed
     mesh: MeshConfig = MeshConfig()
-
-
-class Diverged(UserError):
-    """A loss or gradient stopped being a finite number; the message names the kept batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,40 +100,63 @@ def run(
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     resume: Literal["auto", "never"] = "auto",
+    exits: bool = False,
 ) -> Outcome:
     """Train ``task`` until ``steps`` updates are done, starting or continuing in ``workdir``.
 
     ``config`` is the resolved config as JSON-able dict; it is kept in the run folder. SIGINT and
-    SIGTERM save and return with reason "interrupted" (a second SIGINT stops at once). Raises
-    ``Diverged`` when the loss is not finite, UserError when the folder does not fit.
+    SIGTERM save and return with reason "interrupted"; where there is nothing to save yet they raise
+    KeyboardInterrupt and SystemExit (``train/signals.py``). ``exits`` says that the process may be
+    ended for either. Raises ``Diverged`` when the loss is not finite, UserError when the folder
+    does not fit, or cannot be written at the end.
     """
     loop = loop or LoopConfig()
     workdir = Path(workdir)
     main = distributed.is_main()
     mesh = make_mesh(loop.mesh)
-    if main:
-        workdir.mkdir(parents=True, exist_ok=True)
-    distributed.barrier("folder")
-    lock = alone(workdir) if main else contextlib.nullcontext()
-    with lock, Checkpoints(workdir, keep=loop.keep) as checkpoints:
-        if resume == "never" and checkpoints.latest() is not None:
-            raise UserError(
-                f"{workdir} already holds a run at step {checkpoints.latest()}; "
-                "give another --workdir, or --resume auto to continue it"
-            )
-        begun = checkpoints.latest() or 0
-        log = RunLog(workdir, tensorboard=loop.tensorboard, from_step=begun, active=main)
-        progress = Progress(steps, begun, active=main)
-        if log.missing:
-            progress.say(log.missing)
-        try:
-            with _Signals(progress) as signals:
-                trainer = _Run(task, workdir, steps, loop, seed, mesh, checkpoints, log, progress)
-                trainer.start(dict(config or {}))
+    signals = Signals(exits=exits, several=jax.process_count() > 1)
+    try:
+        with signals:
+            if main:
+                make_folder(workdir)
+            distributed.barrier("folder")
+            with (
+                alone(workdir) if main else contextlib.nullcontext(),
+                Checkpoints(workdir, keep=loop.keep) as checkpoints,
+                contextlib.ExitStack() as stack,
+            ):
+                begun = checkpoints.latest()
+                if resume == "never" and begun is not None:
+                    raise UserError(
+                        f"{workdir} already holds a run at step {begun}; "
+                        "give another --workdir, or --resume auto to continue it"
+                    )
+                signals.at(begun or 0, begun)
+                progress = Progress(steps, begun or 0, active=main)
+                stack.callback(progress.close)
+                signals.say, signals.close = progress.say, progress.close
+                log = RunLog(
+                    workdir,
+                    tensorboard=loop.tensorboard,
+                    from_step=begun or 0,
+                    active=main,
+                    say=progress.say,
+                )
+                stack.callback(log.close)
+                if log.missing:
+                    progress.say(log.missing)
+                saving = Saving(
+                    checkpoints, log, progress.say, seed=seed, minutes=loop.checkpoint_minutes
+                )
+                trainer = _Run(task, workdir, steps, loop, mesh, seed, saving, log, progress)
+                with signals.leaving("the start"):
+                    trainer.start(dict(config or {}))
                 return trainer.train(signals)
-        finally:
-            progress.close()
-            log.close()
+    except Stopped:
+        # Nothing was trained since the last checkpoint, and it was told.
+        if signals.stop == "SIGINT":
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + signal.Signals[signals.stop]) from None
 
 
 class _Run:
@@ -187,19 +168,19 @@ class _Run:
         workdir: Path,
         steps: int,
         loop: LoopConfig,
-        seed: int,
         mesh: Mesh,
-        checkpoints: Checkpoints,
+        seed: int,
+        saving: Saving,
         log: RunLog,
         progress: Progress,
     ):
         self.task, self.workdir, self.steps, self.loop = task, workdir, steps, loop
-        self.seed, self.checkpoints, self.log, self.progress = seed, checkpoints, log, progress
-        self.mesh, self.main = mesh, distributed.is_main()
+        self.saving, self.log, self.progress = saving, log, progress
+        self.mesh, self.main, self.seed = mesh, distributed.is_main(), seed
         self.step = TrainStep(task, mesh, loop.mesh, seed)
         self.state: TrainState
-        self.trained_s = 0.0  # over all sessions of this run
         self.meter = Meter()
+        self._told: set[str] = set()  # failures of pictures and the like, each told once
 
     def start(self, config: dict[str, Any]) -> None:
         """Restore or initialise, and write what the run folder keeps."""
@@ -209,12 +190,13 @@ class _Run:
         )
         self._table = f"{table}\n"
         where = {"mesh": distributed.describe(self.mesh)}
-        if self.checkpoints.latest() is not None:
-            self.state, meta = _restore(self.checkpoints, self.step.like())
-            self.trained_s = float(meta.get("trained_s", 0.0))
+        checkpoints = self.saving.checkpoints
+        if checkpoints.latest() is not None:
+            changed = changes(read_json(self.workdir / "config.json"), config)
+            self.state, meta = restored(checkpoints, self.step.like(), changed)
+            self.saving.trained_s = float(meta.get("trained_s", 0.0))
             step = int(self.state.step)
             self.progress.say(f"resumed from step {step} in {self.workdir}")
-            changed = changes(read_json(self.workdir / "config.json"), config)
             if changed:
                 self.progress.say("config changed since the run began: " + "; ".join(changed))
             self.log.write("event", step, event="resume", changed=changed, **where)
@@ -238,40 +220,48 @@ class _Run:
         if stats is not None:
             write_text(self.workdir / "stats.json", json.dumps(stats()) + "\n")
 
-    def train(self, signals: _Signals) -> Outcome:
+    def train(self, signals: Signals) -> Outcome:
         """The loop. Metrics are read one step late, so that the device never waits for Python."""
-        loop, step = self.loop, int(self.state.step)
-        began = saved = time.monotonic()
+        loop, saving = self.loop, self.saving
+        step = begun = int(self.state.step)
         pending: tuple[int, Batch, dict[str, jax.Array], float] | None = None
         votes = distributed.Votes(self.mesh, 2)
-        stop = bool(signals.stop) and jax.process_count() == 1
+        stop = False
         if step == 0:
-            self._look(0, first=True)
+            with signals.leaving("the first pictures"):
+                self._look(0, first=True)
 
         parts = getattr(getattr(getattr(self.task, "cfg", None), "optim", None), "accumulate", 1)
         source = placed_batches(
             self.task, self.mesh, step, parts=parts, workers=loop.workers, say=self.progress.say
         )
+        began = time.monotonic()
+        saving.begin()
         with Prefetch(source, size=loop.prefetch) as batches, Waiting(batches) as stream:
             while step < self.steps and not stop:
-                batch, waited_s = stream.next()
+                try:
+                    with signals.leaving("waiting for a batch"):
+                        batch, waited_s = stream.next()
+                        if batch is not None and self.step.cost is None:
+                            self._prepare(step, batch)
+                except (Stopped, Exception):
+                    # A signal to all processes may have ended those that make batches first.
+                    if not signals.stop or step == begun:
+                        raise
+                    break
                 if batch is None:
                     self.progress.say(f"the batches ended at step {step}")
                     break
-                first = self.step.cost is None
-                paused = time.monotonic()
                 self.state, metrics = self.step(self.state, batch)
                 stream.computing(metrics["loss"])
-                if first and self.step.cost is not None:
-                    self._tell_cost(step, self.step.cost)
-                    self.meter.pause(time.monotonic() - paused)
                 if pending is not None:
                     self._settle(pending)
                 pending = (step, batch, metrics, waited_s)
                 step += 1
                 self.progress.advance(step)
 
-                late = time.monotonic() - saved > 60 * loop.checkpoint_minutes > 0
+                late = saving.due()
+                signals.at(step, saving.checkpoints.latest())
                 stop, due = votes.cast(bool(signals.stop), late)
                 due = due or _every(loop.checkpoint_every, step)
                 report = _every(loop.log_every, step) or step == self.steps
@@ -282,25 +272,49 @@ class _Run:
                 if report:
                     self._report(step)
                 paused = time.monotonic()
-                if look:
-                    self._look(step)
+                if look and not stop:
+                    # Left in the middle the state is as before; the loop then ends by itself.
+                    with contextlib.suppress(Stopped), signals.leaving("pictures and evaluation"):
+                        self._look(step)
                 self.meter.pause(time.monotonic() - paused)
                 if due:
-                    self._save(step, self.trained_s + time.monotonic() - began)
-                    saved = time.monotonic()
-        if pending is not None:
-            self._settle(pending)
-        self._save(step, self.trained_s + time.monotonic() - began)
-        self.checkpoints.wait()
-        return self._finish(step, signals, stop, time.monotonic() - began)
+                    self.meter.checkpoint(saving.save(step, self.state))
+            batches.close()
+            if pending is not None:
+                self._settle(pending)
+            if step > 0:
+                saving.finish(step, self.state)
+        # Another process may have heard the signal.
+        stopped = signals.stop or ("stopped" if stop else "")
+        return self._finish(step, stopped, time.monotonic() - began)
 
-    def _tell_cost(self, step: int, cost: StepCost) -> None:
-        """Memory and arithmetic of a step, once it is compiled."""
+    def _prepare(self, step: int, batch: Batch) -> None:
+        """Compile the step, and tell its memory and arithmetic."""
+        began = time.monotonic()
+        self.step.prepare(batch)
+        if (cost := self.step.cost) is None:
+            return  # an older task, which compiles by itself
         self.meter.flops = cost.flops
         self.progress.say(cost.table())
         self.log.write("event", step, event="compiled", **dataclasses.asdict(cost))
         if self.main:
-            write_text(self.workdir / "parameters.txt", f"{self._table}\n{cost.table()}\n")
+            with self._beside(step, "parameters.txt"):
+                write_text(self.workdir / "parameters.txt", f"{self._table}\n{cost.table()}\n")
+        self.meter.pause(time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def _beside(self, step: int, what: str) -> Iterator[None]:
+        """A failure within is told (once, of its kind), and training goes on."""
+        try:
+            yield
+        except Exception as error:
+            told = str(error) if isinstance(error, UserError) else repr(error)
+            if what not in self._told:
+                self.progress.say(f"step {step}: {what} failed: {told}")
+            self._told.add(what)
+            self.log.write("event", step, event="look_failed", error=told)
+        else:
+            self._told.discard(what)
 
     def _settle(self, pending: tuple[int, Batch, dict[str, jax.Array], float]) -> None:
         """Read the metrics of a step; stop the run if they are not finite."""
@@ -315,17 +329,17 @@ class _Run:
         own = "" if jax.process_count() == 1 else f"_{jax.process_index()}"
         path = self.workdir / f"diverged_{step}{own}.npz"
         named = {k or "batch": distributed.local_rows(a) for k, a in flatten(batch).items()}
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            np.savez(file, **named)  # type: ignore[arg-type]  # names come from the batch
-        unfinished.replace(path)
+        kept = f"its batch is kept in {path}"
+        try:
+            with replacing(path) as unfinished:
+                np.savez(unfinished, **named)  # type: ignore[arg-type]  # names of the batch
+        except UserError as error:
+            kept = f"its batch could not be kept ({error})"
         self.log.write("event", step, event="diverged", metrics=numbers, batch=path.name)
         bad = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not np.isfinite(v))
-        last = self.checkpoints.latest()
         raise Diverged(
-            f"step {step}: {bad}; its batch is kept in {path}; "
-            + (f"the last checkpoint is step {last}" if last is not None else "no checkpoint yet")
-            + "; lower optim.lr or look at that batch"
+            f"step {step}: {bad}; {kept}; {self.saving.last()}; "
+            "lower optim.lr or look at that batch"
         )
 
     def _report(self, step: int) -> None:
@@ -349,101 +363,35 @@ class _Run:
         state = distributed.gathered(self.state, self.mesh)  # by all processes together
         if not self.main:
             return
-        try:
+        # Days of training are worth more than one picture.
+        guarded = contextlib.nullcontext() if first else self._beside(step, "drawing or evaluation")
+        with guarded:
             if pictures:
-                save_pictures(self.workdir, step, pictures(state, step))
+                drawn = pictures(state, step)
+                with self._beside(step, "keeping a picture"):
+                    save_pictures(self.workdir, step, drawn)
             if evaluate:
                 numbers = {k: float(v) for k, v in jax.device_get(evaluate(state)).items()}
                 self.log.write("evaluate", step, **numbers)
                 told = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
                 self.progress.say(f"evaluation at step {step}: {told}")
-        except Exception as error:
-            if first:
-                raise
-            # Days of training are worth more than one picture.
-            self.progress.say(f"step {step}: pictures or evaluation failed: {error!r}")
-            self.log.write("event", step, event="look_failed", error=repr(error))
 
-    def _save(self, step: int, trained_s: float) -> None:
-        # Only after metrics were checked; a gradient can still be bad where the loss was not.
-        if step == 0:
-            return
-        began = time.monotonic()
-        if not bool(_all_finite(self.state.params)):
-            raise Diverged(
-                f"step {step}: parameters are not finite, so nothing was saved; the last "
-                f"checkpoint is step {self.checkpoints.latest()}; lower optim.lr"
-            )
-        state = self.state
-        self.checkpoints.save(
-            step,
-            params=state.params,
-            ema=state.ema,
-            rest=_rest(state),
-            meta={"seed": self.seed, "trained_s": trained_s, **machine()},
-        )
-        self.meter.checkpoint(time.monotonic() - began)
-
-    def _finish(self, step: int, signals: _Signals, stopped: bool, seconds: float) -> Outcome:
+    def _finish(self, step: int, stopped: str, seconds: float) -> Outcome:
+        reason: Literal["finished", "interrupted"] = "finished"
         if step < self.steps and stopped:
             message = (
-                f"{signals.stop or 'stopped'}: saved at step {step}; "
+                f"{stopped}: saved at step {step}; "
                 f"the same command with --workdir {self.workdir} continues"
             )
-            reason: Literal["finished", "interrupted"] = "interrupted"
+            reason = "interrupted"
+        elif step == 0:
+            message = "no step was done, and nothing is saved"
         else:
-            message = f"finished {step} steps; checkpoint in {self.checkpoints.folder}"
-            reason = "finished"
+            message = f"finished {step} steps; checkpoint in {self.saving.checkpoints.folder}"
         self.log.write("event", step, event=reason, seconds=seconds)
         self.progress.close()
         self.progress.say(message)
         return Outcome(state=self.state, step=step, reason=reason, message=message)
-
-
-class _Signals:
-    """SIGINT and SIGTERM ask the loop to stop; a second SIGINT is Python's own again."""
-
-    def __init__(self, progress: Progress):
-        self.stop = ""  # name of the signal that asked
-        self._progress = progress
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.stop = signal.Signals(number).name
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _rest(state: TrainState) -> dict[str, PyTree]:
-    return {
-        "opt_state": state.opt_state,
-        "step": state.step,
-        "key": state.key,
-        "extra": state.extra,
-    }
-
-
-def _restore(checkpoints: Checkpoints, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """The newest checkpoint as a state with the structure of ``like`` (shapes suffice)."""
-    params, ema, rest, meta = checkpoints.restore(
-        params=like.params, ema=like.ema, rest=_rest(like)
-    )
-    return TrainState(params=params, ema=ema, **rest), meta
-
-
-@jax.jit
-def _all_finite(tree: PyTree) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
 def _every(interval: int, step: int) -> bool:

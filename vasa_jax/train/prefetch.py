@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -92,14 +94,29 @@ def worker_batches(
     steps = grain.MapDataset.source(_Steps(make, start_step))
     data = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    return iter(data.mp_prefetch(options, worker_init_fn=_processor_only))
+    return iter(data.mp_prefetch(options, worker_init_fn=_begin_worker))
 
 
-def _processor_only(worker: int, workers: int) -> None:
+def _processor_only() -> None:
     """In a worker: JAX must not take the accelerator that the trainer has."""
-    del worker, workers
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
+
+
+def _begin_worker(worker: int, workers: int) -> None:
+    """In a worker: it lives as long as the trainer, and makes batches until that wants no more."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    _processor_only()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, also one that was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # a pipe that the system closes with the parent
+        os._exit(1)
 
 
 class Prefetch:
@@ -119,10 +136,14 @@ class Prefetch:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._closed.set()
+        self.close()
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._thread.join(timeout=10.0)
+        self._thread.join(timeout=2.0)
+
+    def close(self) -> None:
+        """No more items are wanted; the thread ends with the one that it is making."""
+        self._closed.set()
 
     def __iter__(self) -> Prefetch:
         return self
@@ -139,6 +160,10 @@ class Prefetch:
         raise StopIteration
 
     def _fill(self, source: Iterator[Batch]) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Worker processes are born with it, and Ctrl-C must not find them before they can say
+            # that it is for the trainer.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for item in source:
                 if not self._put("item", item):

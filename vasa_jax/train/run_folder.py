@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,43 @@ from typing import Any
 import jax
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.io.atomic import replacing, writing_failed
+
+
+def make_folder(workdir: Path) -> None:
+    """Make the folder of a run, and see that it can be written. UserError says why it cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        blocking = next(p for p in (workdir, *workdir.parents) if p.exists())
+        raise UserError(
+            f"--workdir {workdir} is to be a folder, but {blocking} is a file; give another name"
+        ) from None
+    except OSError as error:
+        raise writing_failed(workdir, error) from None
 
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
-    """Two runs in one folder would ruin each other's checkpoints; the second is refused."""
+    """Two runs in one folder would ruin each other's checkpoints; the second is refused.
+
+    The first clears away what a killed one has left half-written.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: no such lock, no protection
         yield
         return
-    with (workdir / ".lock").open("w") as file:
+    with (workdir / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another run is training in {workdir}; stop it first") from None
+        for folder in (workdir, *workdir.glob("pictures/*/")):
+            for left in (*folder.glob("*.part"), *folder.glob(".*.part.*")):
+                left.unlink(missing_ok=True)
         yield  # the lock ends with the file, also when the process is killed
 
 
@@ -46,10 +69,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, or replace it, in one go."""
-    unfinished = path.with_suffix(path.suffix + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    """Write a file, or replace it, in one go; one that says the same is left alone.
+
+    UserError where there is no room.
+    """
+    data = text.encode()
+    if path.exists() and path.read_bytes() == data:
+        return
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def changes(before: Any, now: Any, path: str = "") -> list[str]:

@@ -49,7 +49,13 @@ from vasa_jax.losses.reconstruction import on_foreground, weighted_l1
 from vasa_jax.train.disguise import DisguiseConfig, disguise
 from vasa_jax.train.initial import initial_weights
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.optim import OptimConfig, apply_gradients, learning_rate, make_optimizer
+from vasa_jax.train.optim import (
+    OptimConfig,
+    apply_gradients,
+    gradients,
+    learning_rate,
+    make_optimizer,
+)
 from vasa_jax.train.passes import Frames, Passes, other, render_driven, render_passes
 from vasa_jax.train.state import TrainState
 
@@ -105,6 +111,7 @@ class VolumetricTrainConfig:
 
 # Boxes around these landmarks are judged by themselves.
 REGIONS = {"mouth": (OUTER_LIPS,), "eyes": (LIDS[:16], LIDS[16:])}
+FITS = ("identity", "target_motion", "target_placement")  # of a batch, to place its drivers
 BOX_MARGIN = 0.2  # of a box, in its own width, on every side
 
 
@@ -209,8 +216,14 @@ class VolumetricTask:
         self.cfg = cfg
         if cfg.data.size != cfg.model.size:
             raise UserError(f"data.size {cfg.data.size} must equal model.size {cfg.model.size}")
-        if cfg.batch < 2:
-            raise UserError("batch must be at least 2: every pair needs another person's pair")
+        parts = cfg.optim.accumulate
+        if cfg.batch < 2 * parts:
+            micro = f" for {parts} microbatches (optim.accumulate)" if parts > 1 else ""
+            raise UserError(
+                f"batch must be at least {2 * parts}{micro}: every pair needs another person's pair"
+            )
+        if cfg.discriminator_optim.accumulate not in (1, parts):
+            raise UserError("optim.accumulate is for both nets; leave the discriminator's out")
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
         else:
@@ -231,6 +244,10 @@ class VolumetricTask:
             embed = load_mobileface()
         self.nets = FeatureNets(vgg, embed)
         self.constants = Constants(jax.tree.map(jnp.asarray, head), vgg_weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copied to workers (train/prefetch.py), which make batches; the nets cannot be, nor need.
+        return {"cfg": self.cfg, "pairs": self.pairs}
 
     def init(self, key: jax.Array) -> TrainState:
         judge = jax.random.fold_in(key, 1)
@@ -262,13 +279,10 @@ class VolumetricTask:
         c, n = self.cfg.loss, self.cfg.model.size
         identity = batch["identity"]
 
-        def points(placed: jax.Array) -> jax.Array:
-            return (heads.landmarks(head, placed)[:, :2] + 1.0) * (n / 2)
-
         def frame(row):
             placed = heads.place_fit(head, *row)
             mask = raster.silhouette(head, placed, size=n, margin=c.foreground_margin)
-            return mask[..., None], pose_vector(row[1], row[2]), points(placed)
+            return mask[..., None], pose_vector(row[1], row[2]), self._points(head, placed)
 
         def side(name: str) -> tuple[Frames, jax.Array]:
             image = batch[name].astype(jnp.float32) / 127.5 - 1.0
@@ -279,13 +293,26 @@ class VolumetricTask:
 
         source, source_landmarks = side("source")
         driver, driver_landmarks = side("target")
-        crossed = jax.lax.map(
-            lambda row: points(heads.place_fit(head, *row)),
-            (identity, other(batch["target_motion"]), other(batch["target_placement"])),
-        )
+        crossed = self.crossed_landmarks(head, batch)
         change = jnp.abs(batch["source_motion"] - batch["target_motion"])[:, EXPRESSION].max(-1)
         differ = (change > c.expression_change).astype(jnp.float32)
         return Scene(source, driver, driver_landmarks, source_landmarks, crossed, differ)
+
+    def _points(self, head: Head, placed: jax.Array) -> jax.Array:
+        """Landmarks (478, 2) of a placed head in px."""
+        return (heads.landmarks(head, placed)[:, :2] + 1.0) * (self.cfg.model.size / 2)
+
+    def crossed_landmarks(self, head: Head, fits: Any) -> jax.Array:
+        """Landmarks (B, 478, 2) px of each source's person as the driver of the next pair.
+
+        ``fits`` is a batch, or of its entries ``FITS`` those of a microbatch, whose neighbours are
+        others than in the batch.
+        """
+        motion, placement = other((fits["target_motion"], fits["target_placement"]))
+        return jax.lax.map(
+            lambda row: self._points(head, heads.place_fit(head, *row)),
+            (fits["identity"], motion, placement),
+        )
 
     def weights(self, step: jax.Array) -> dict[str, jax.Array]:
         """Weight of each term at an update; 0 before the term begins."""
@@ -330,22 +357,44 @@ class VolumetricTask:
         return adversarial.discriminator_hinge(of_real.scores, of_fake.scores)
 
     def update(self, state: TrainState, batch: Any, key: jax.Array, constants: Constants):
-        """One step of the generator, then one of the discriminator on the same pictures."""
+        """One step of the generator, then one of the discriminator on the same pictures.
+
+        Both gradients are summed over the same microbatches, ``optim.accumulate`` of them; the
+        pair beside an example is then the next one in its microbatch.
+        """
         key_look, key_nets = jax.random.split(key)
         scene = self.scene(constants.head, batch)
         hidden = disguise(self.cfg.disguise, scene.driver.face, key_look)
         scene = scene._replace(driver=scene.driver._replace(face=hidden))
-        judge = state.extra["discriminator"]
-        (loss, (terms, fake)), grads = jax.value_and_grad(self.generator_loss, has_aux=True)(
-            state.params, judge["params"], scene, state.step, key_nets, constants.vgg
-        )
-        step = state.step
-        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
-        metrics = {"loss": loss, **terms, **metrics}
-        if self.cfg.loss.adversarial or self.cfg.loss.feature_matching:
-            judged, judge_grads = jax.value_and_grad(self.discriminator_loss)(
-                judge["params"], fake, scene
+        judge, step, parts = state.extra["discriminator"], state.step, self.cfg.optim.accumulate
+        judging = bool(self.cfg.loss.adversarial or self.cfg.loss.feature_matching)
+
+        def loss(nets: tuple[Any, Any], rows: dict[str, Any]):
+            params, judge_params = nets
+            scene, key = rows["scene"], key_nets
+            if parts > 1:
+                scene = scene._replace(
+                    crossed_landmarks=self.crossed_landmarks(constants.head, rows)
+                )
+                key = jax.random.fold_in(key, rows["number"][0])  # else all drop the same
+            total, (terms, fake) = self.generator_loss(
+                params, jax.lax.stop_gradient(judge_params), scene, step, key, constants.vgg
             )
+            terms = {**terms, "generator": total}
+            if judging:
+                # Neither term moves the other's net: this sum has the gradients of both.
+                terms["discriminator"] = self.discriminator_loss(judge_params, fake, scene)
+                total = total + terms["discriminator"]
+            return total, terms
+
+        fits = {name: batch[name] for name in FITS}
+        rows = {"scene": scene, "number": jnp.arange(len(batch["identity"])), **fits}
+        (grads, judge_grads), terms = gradients(
+            loss, (state.params, judge["params"]), rows, parts=parts
+        )
+        terms["loss"] = terms.pop("generator")
+        state, metrics = apply_gradients(self.cfg.optim, self.tx, state, grads)
+        if judging:
             with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
                 updates, opt_state = self.discriminator_tx.update(
                     judge_grads, judge["opt_state"], judge["params"]
@@ -354,9 +403,8 @@ class VolumetricTask:
                 "params": optax.apply_updates(judge["params"], updates), "opt_state": opt_state,
             }  # fmt: skip
             state = dataclasses.replace(state, extra={**state.extra, "discriminator": judge})
-            metrics["discriminator"] = judged
             metrics["discriminator_lr"] = learning_rate(self.cfg.discriminator_optim, step)
-        return state, metrics
+        return state, {**terms, **metrics}
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def _step(self, state: TrainState, batch: Any, key: jax.Array, constants: Constants):
