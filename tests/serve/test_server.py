@@ -1,8 +1,6 @@
 """The server on a real port with a tiny release: limits, refusals, freed places."""
 
 import asyncio
-import contextlib
-import dataclasses
 import io
 import json
 import socket as sockets
@@ -12,58 +10,20 @@ import types
 import aiohttp
 import numpy as np
 import pytest
-from aiohttp import web
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
-from tests.generate.tiny_release import tiny_release
+from tests.serve.serving import TOKEN, emptied, png, serving
 from tools import live_server
-from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve import session as sessions
 from vasa_jax.serve.client import LiveClient
 from vasa_jax.serve.figures import Figures
-from vasa_jax.serve.server import LiveServer, ServeConfig, is_local
+from vasa_jax.serve.server import ServeConfig, is_local
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
-CFG = ServeConfig(port=0, max_side=200, live=LiveConfig(steps=1, places=2, buffer_s=4.0))
-TOKEN = "a-token-of-some-length"
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return load_release(tiny_release(tmp_path_factory.mktemp("release") / "tiny"))
-
-
-@contextlib.asynccontextmanager
-async def serving(release, **changes):
-    server = LiveServer(dataclasses.replace(CFG, **changes), release)
-    server.prepare(drawn_face(200))
-    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        async with LiveClient(url, token=server.cfg.token) as client:
-            yield server, client, url
-    finally:
-        await runner.cleanup()
-
-
-def png(image):
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
-
-
-async def emptied(server, seconds=5.0):
-    for _ in range(int(seconds / 0.05)):
-        if server.live.motion.taken == 0 and not server._sockets:
-            return True
-        await asyncio.sleep(0.05)
-    return False
 
 
 async def start(url, **entries):
@@ -268,6 +228,123 @@ def test_a_token_is_needed_where_there_is_one(release):
                     await stranger.portrait(png(drawn_face(200)), consent="myself")
             async with client.session() as session:
                 assert session.ready["version"] == 2
+
+    asyncio.run(run())
+
+
+def test_a_token_comes_in_the_head_or_in_the_first_message(release):
+    async def run():
+        async with serving(release, token=TOKEN, start_s=1.0) as (server, client, url):
+            path, http = url + protocol.SESSION_PATH, client.http
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            for ways in ({"headers": bearer}, {"params": {"token": TOKEN}}):
+                async with http.ws_connect(path, **ways) as socket:
+                    await socket.send_json({"type": "start", "version": 2})
+                    assert (await socket.receive()).json()["type"] == "ready"
+                async with http.ws_connect(path, **ways) as socket:  # and says no more
+                    assert await errors_of(socket) == ["bad_request"]
+            for ways in ({"headers": {"Authorization": "Bearer wrong"}}, {"params": {"token": ""}}):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await http.ws_connect(path, **ways)
+                assert refused.value.status == 403
+            assert await emptied(server)
+
+    asyncio.run(run())
+
+
+def test_what_is_no_text_is_a_wrong_token_and_no_failure(release, caplog):
+    async def run():
+        async with serving(release, token=TOKEN) as (server, client, url):
+            got = await answer(url, '{"type": "start", "version": 2, "token": "\\ud800"}')
+            assert got["code"] == "unauthorised"
+            host, port = url.removeprefix("http://").split(":")
+            for request in ("POST /v2/portraits", "POST /v2/session", "GET /metrics"):
+                for line in (b"Authorization: Bearer \xff\xfe", b"Authorization: \xff", b"X: y"):
+                    reader, writer = await asyncio.open_connection(host, int(port))
+                    writer.write(f"{request} HTTP/1.1\r\nHost: localhost\r\n".encode() + line
+                                 + b"\r\nConsent: \xff\xfe\r\nContent-Length: 0\r\n\r\n")  # fmt: skip
+                    said = await asyncio.wait_for(reader.read(4096), 5)
+                    assert said.startswith(b"HTTP/1.1 403 ") and b"token" in said, (line, said)
+                    writer.close()
+            numbers = '{"type": "start", "version": 2, "controls": {"pose": [1%s, 0, 0]}}' % (
+                "0" * 400
+            )
+            assert (await answer(url, numbers))["code"] == "bad_request"
+
+    asyncio.run(run())
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
+
+
+def test_figures_are_for_those_who_have_the_token(release):
+    async def run():
+        async with serving(release, token=TOKEN) as (_, client, url):
+            for ways, status in (({}, 403), ({"params": {"token": "wrong"}}, 403),
+                                 ({"params": {"token": TOKEN}}, 200),
+                                 ({"headers": {"Authorization": f"Bearer {TOKEN}"}}, 200)):  # fmt: skip
+                async with client.http.get(url + "/metrics", **ways) as response:
+                    assert response.status == status
+                    assert ("vasa_sessions 0" in await response.text()) == (status == 200)
+            assert (await client.health())["token_needed"]
+
+    asyncio.run(run())
+
+
+def test_sockets_that_say_nothing_take_no_place(release):
+    async def run():
+        async with serving(release, token=TOKEN, start_s=2.0) as (server, client, url):
+            path = url + protocol.SESSION_PATH
+            mute = [await client.http.ws_connect(path) for _ in range(40)]
+            async with client.session() as session:
+                assert session.ready["version"] == 2
+            for socket in mute:
+                assert await errors_of(socket) == ["bad_request"]
+            assert await emptied(server)
+
+    asyncio.run(run())
+
+
+def test_a_page_can_ask_why_it_may_not_begin(release):
+    async def run():
+        async with serving(release, token=TOKEN) as (server, client, url):
+
+            async def why(token, **headers):
+                headers["Authorization"] = f"Bearer {token}"
+                async with client.http.post(url + protocol.SESSION_PATH, headers=headers) as said:
+                    return said.status, (await said.json()).get("message", "")
+
+            assert (await why(TOKEN)) == (200, "")
+            assert (await why("wrong")) == (403, "the token is wrong")
+            status, message = await why(TOKEN, Origin="https://me.example")
+            assert status == 403 and "--public-url https://me.example/" in message
+            taken = [server.live.motion.open(0) for _ in range(server.live.motion.places)]
+            status, message = await why(TOKEN)
+            assert status == 503 and "places are taken" in message
+            for place in taken:
+                server.live.motion.close(place)
+
+    asyncio.run(run())
+
+
+def test_a_proxy_may_keep_its_folder_or_cut_it_off(release):
+    async def run():
+        async with serving(release, public_url="https://me.example/talk") as (_, client, url):
+            names = {"Host": "me.example", "Origin": "https://me.example"}
+            for base in ("/", "/talk/"):
+                for name in ("", "page/page.js", "page/recorder.js", "example.png", "healthz"):
+                    async with client.http.get(url + base + name, headers=names) as response:
+                        assert response.status == 200, base + name
+                        assert "frame-ancestors" in response.headers["Content-Security-Policy"]
+                async with client.http.ws_connect(
+                    url + base + "v2/session", headers=names
+                ) as socket:
+                    await socket.send_json({"type": "start", "version": 2})
+                    assert (await socket.receive()).json()["type"] == "ready"
+            async with client.http.get(url + "/talk", headers=names) as response:
+                assert str(response.url) == url + "/talk/" and response.status == 200
+            async with client.http.get(url + "/page/page.js") as first:
+                tag = {"If-None-Match": first.headers["ETag"]}
+            async with client.http.get(url + "/page/page.js", headers=tag) as again:
+                assert again.status == 304
 
     asyncio.run(run())
 

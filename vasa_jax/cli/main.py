@@ -32,8 +32,9 @@ VERBS = {
     "release": "turn a training run into a release",
     "check": "say what is installed, which devices and codecs work, and what is missing",
 }
-# Not synth: its workers are forked, which JAX's threads would not survive.
-USES_JAX = ("generate", "serve", "train", "inspect", "evaluate", "bench")
+# Not synth: its workers are forked, which JAX's threads would not survive. Nor serve, which takes
+# its port before it takes the time to import JAX.
+USES_JAX = ("generate", "train", "inspect", "evaluate", "bench")
 # Packages of an extra, by import name: what to install when one is missing.
 EXTRA_OF = {
     "numba": "train",
