@@ -5,10 +5,12 @@ import contextlib
 import dataclasses
 import io
 
+import aiohttp
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
 from vasa_jax.generate.realtime import LiveConfig
+from vasa_jax.serve import protocol
 from vasa_jax.serve.client import LiveClient
 from vasa_jax.serve.listening import listen
 from vasa_jax.serve.server import LiveServer, ServeConfig
@@ -39,3 +41,25 @@ async def emptied(server, seconds=5.0):
             return True
         await asyncio.sleep(0.05)
     return False
+
+
+async def start(url, **entries):
+    http = aiohttp.ClientSession()
+    socket = await http.ws_connect(url + protocol.SESSION_PATH)
+    await socket.send_json({"type": "start", "version": 2} | entries)
+    return http, socket
+
+
+async def errors_of(socket):
+    """Codes of all errors until the end."""
+    texts = [m.json() async for m in socket if m.type == aiohttp.WSMsgType.TEXT]
+    return [text["code"] for text in texts if text["type"] == "error"]
+
+
+async def answer(url, message):
+    """The first answer to a first message."""
+    async with aiohttp.ClientSession() as http:
+        async with http.ws_connect(url + protocol.SESSION_PATH) as socket:
+            send = socket.send_bytes if isinstance(message, bytes) else socket.send_str
+            await send(message)
+            return (await socket.receive()).json()

@@ -1,4 +1,4 @@
-"""The container's health check, as the Dockerfile has it: past all proxies, with any certificate."""
+"""The container's health check, as the Dockerfile has it: past proxies, with any certificate."""
 
 import asyncio
 import json

@@ -133,9 +133,9 @@ def run(args: argparse.Namespace) -> int:
     if args.public_url and not args.token:
         print(f"without --token all who reach {args.public_url} may use it", file=sys.stderr)
     tls = _tls(args)
-    _log_to(args.log)
     sockets = listen(args.host, args.port)
     try:
+        _log_to(args.log)
         return _load_and_serve(args, sockets, tls)
     finally:
         for listener in sockets:

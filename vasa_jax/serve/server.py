@@ -283,7 +283,10 @@ class LiveServer:
         socket = web.WebSocketResponse(
             heartbeat=self.cfg.heartbeat_s, max_msg_size=protocol.MAX_MESSAGE_BYTES, compress=False
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # gone since; aiohttp finds that, too
+            return socket
         self._sockets.add(socket)
         try:
             await self._serve(socket, visitor_of(request), known=token is not None)
