@@ -37,6 +37,7 @@ from vasa_jax.serve.listening import open_descriptors, raise_descriptor_limit
 KEPT_ALIVE_S = 10.0  # a connection between two requests
 LINGER_S = 1.0  # for a body that nobody wants, so that its sender reads the answer
 REST_S = 0.05  # when the system has no descriptor or memory for one more connection
+BURST, PER_SECOND = 256, 200  # connections that are let in; each costs about a millisecond
 TELL_S = 10.0  # between two lines of the log on strangers
 PARTING_S = 5.0  # for the last words of a session
 _log = logging.getLogger("vasa_jax.serve")
@@ -185,6 +186,7 @@ class Door:
         self._strangers: dict[Visitor, None] = {}  # the oldest first
         self._groups: dict[str, dict[Visitor, None]] = {}
         self._jobs: list[asyncio.Task[None]] = []
+        self._credit, self._counted = float(BURST), 0.0
         self._untold: Counter[str] = Counter()
         self._telling: asyncio.TimerHandle | None = None
 
@@ -221,7 +223,14 @@ class Door:
                 await asyncio.sleep(REST_S)
                 continue
             self._receive(sock, read_address(address[0]))
-            await asyncio.sleep(0)  # however many wait, frames come first
+            await asyncio.sleep(self._breath())  # however many wait, frames come first
+
+    def _breath(self) -> float:
+        """Seconds until the next one may come in: ``BURST`` at once, then ``PER_SECOND``."""
+        now = asyncio.get_running_loop().time()
+        self._credit = min(BURST, self._credit + (now - self._counted) * PER_SECOND) - 1.0
+        self._counted = now
+        return max(0.0, -self._credit / PER_SECOND)
 
     def _receive(self, sock: socket, address: Address | None) -> None:
         if len(self._everybody) >= self.limits.connections and not _drop_first(self._strangers):
