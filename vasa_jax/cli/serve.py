@@ -205,6 +205,9 @@ async def _serve(
     from vasa_jax.serve.listening import families
     from vasa_jax.serve.server import LiveServer
 
+    # Threads that draw wait for the loop's at most so long when strangers keep it busy; Python's
+    # own 5 ms, a dozen times a hop, would make frames late.
+    sys.setswitchinterval(0.0005)
     server = LiveServer(cfg, args.release)
     server.prepare()
     try:

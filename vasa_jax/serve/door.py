@@ -37,7 +37,7 @@ from vasa_jax.serve.listening import open_descriptors, raise_descriptor_limit
 KEPT_ALIVE_S = 10.0  # a connection between two requests
 LINGER_S = 1.0  # for a body that nobody wants, so that its sender reads the answer
 REST_S = 0.05  # when the system has no descriptor or memory for one more connection
-BURST, PER_SECOND = 256, 200  # connections that are let in; each costs about a millisecond
+BURST, PER_SECOND = 32, 100  # connections that are let in: a page is loaded by eight
 TELL_S = 10.0  # between two lines of the log on strangers
 PARTING_S = 5.0  # for the last words of a session
 _log = logging.getLogger("vasa_jax.serve")
