@@ -9,6 +9,7 @@ RUN pip install --no-cache-dir '.[serve]' ${EXTRA}
 RUN useradd --create-home vasa
 USER vasa
 EXPOSE 8765
-HEALTHCHECK --start-period=120s CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8765/healthz')"
+# Asks by http and https, past all proxies. Another port inside the container: -e VASA_PORT=9000.
+HEALTHCHECK --start-period=120s CMD ["python", "-m", "vasa_jax.serve.health"]
 # An address that others can reach needs a token; the server refuses to start without $VASA_TOKEN.
 ENTRYPOINT ["vasa-jax", "serve", "--host", "0.0.0.0"]

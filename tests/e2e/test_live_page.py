@@ -224,3 +224,58 @@ def test_page_fits_phone_and_desktop(page):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         box = page.locator("#start").bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] >= 44
+
+
+LARGEST = """() => {
+  let best = [0, ""];
+  for (const node of document.querySelectorAll("body *")) {
+    const words = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!words || !node.checkVisibility()) continue;
+    const size = parseFloat(getComputedStyle(node).fontSize);
+    if (size > best[0]) best = [size, node.id];
+  }
+  return best[1];
+}"""
+
+
+def reason(page, words):
+    """Waits until the page says ``words``, larger than anything else."""
+    until(page, f"document.getElementById('reason').textContent.includes({json.dumps(words)})")
+    assert page.evaluate(LARGEST) == "reason"
+    until(page, "document.getElementById('start').textContent === 'Start'")
+
+
+def test_the_page_says_why_largest(browser, page, server):
+    assert page.evaluate(LARGEST) != "reason"
+    other = browser.new_context(permissions=["microphone"]).new_page()
+    other.goto(server)
+    begin(other)
+    page.click("#start")  # and that was the only place
+    reason(page, "All 1 places are taken")
+    other.context.close()
+    assert health_after(server) == 0
+    begin(page)
+    assert page.locator("#reason").text_content() == ""
+    page.click("#start")
+
+
+def test_a_page_without_the_token_or_the_server_says_so(browser):
+    token = "a-token-of-some-length"
+    with live_server.running("--max-sessions", "1", "--token", token) as (url, process):
+        context = browser.new_context(permissions=["microphone"])
+        page = context.new_page()
+        page.goto(url)
+        until(page, "document.getElementById('reason').textContent.includes('wants a token')")
+        page.click("#start")
+        reason(page, "The token is missing")
+        page.goto(f"{url}/#token=wrong")
+        page.click("#start")
+        reason(page, "The token is wrong")
+        page.goto(f"{url}/#token={token}")
+        begin(page)
+        page.click("#start")
+        process.terminate()
+        process.wait(30)
+        page.click("#start")
+        reason(page, "No connection to the server")
+        context.close()

@@ -58,7 +58,7 @@ def test_controls():
     assert protocol.read_controls({"gaze": None}).wishes == {}
     for bad in ({"gaze": [1]}, {"gaze": [[0, 1, 2]]}, {"distance": "near"}, {"pose": [1, 2]},
                 {"pose": [1, 2, float("inf")]}, {"emotion": ["sad"]}, {"zoom": 1},
-                {"distance": True}):  # fmt: skip
+                {"distance": True}, {"distance": 10**400}):  # fmt: skip
         with pytest.raises(Refused):
             protocol.read_controls(bad)
 

@@ -6,7 +6,7 @@ import fractions
 import numpy as np
 import pytest
 
-from tests.serve.test_server import emptied, release, serving  # noqa: F401
+from tests.serve.serving import emptied, serving
 from vasa_jax.serve import protocol, rtc
 from vasa_jax.serve.protocol import Refused
 
@@ -58,7 +58,7 @@ async def connected(session, microphone):
     return peer, got, readers
 
 
-def test_a_conversation_by_webrtc(release):  # noqa: F811
+def test_a_conversation_by_webrtc(release):
     async def run():
         async with serving(release) as (server, client, _):
             assert "webrtc" in (await client.health())["outputs"]
@@ -91,7 +91,7 @@ def test_a_conversation_by_webrtc(release):  # noqa: F811
     assert max(loud) > 20 * (np.mean(loud[:10]) + 1)  # the noise came back with the pictures
 
 
-def test_sound_by_the_track_has_the_limits_of_the_websocket(release, monkeypatch):  # noqa: F811
+def test_sound_by_the_track_has_the_limits_of_the_websocket(release, monkeypatch):
     monkeypatch.setattr("vasa_jax.serve.session.BURST_S", 0.0)
     monkeypatch.setattr("vasa_jax.serve.session.PACE", 0.0)
 
@@ -112,7 +112,7 @@ def test_sound_by_the_track_has_the_limits_of_the_websocket(release, monkeypatch
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def test_what_is_no_offer_is_answered_and_harms_nobody(release):  # noqa: F811
+def test_what_is_no_offer_is_answered_and_harms_nobody(release):
     async def run():
         async with serving(release) as (server, client, _):
             async with client.session(output="webrtc") as session:
@@ -150,7 +150,7 @@ def test_an_offer_of_too_much_is_refused(sdp):
     asyncio.run(run())
 
 
-def test_without_aiortc_a_session_is_refused_in_one_line(release, monkeypatch):  # noqa: F811
+def test_without_aiortc_a_session_is_refused_in_one_line(release, monkeypatch):
     monkeypatch.setattr(rtc, "installed", lambda: False)
 
     async def run():

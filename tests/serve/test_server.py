@@ -1,8 +1,6 @@
 """The server on a real port with a tiny release: limits, refusals, freed places."""
 
 import asyncio
-import contextlib
-import dataclasses
 import io
 import json
 import socket as sockets
@@ -12,80 +10,20 @@ import types
 import aiohttp
 import numpy as np
 import pytest
-from aiohttp import web
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
-from tests.generate.tiny_release import tiny_release
+from tests.serve.serving import TOKEN, answer, emptied, errors_of, png, serving, start
 from tools import live_server
-from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve import session as sessions
 from vasa_jax.serve.client import LiveClient
 from vasa_jax.serve.figures import Figures
-from vasa_jax.serve.server import LiveServer, ServeConfig, is_local
+from vasa_jax.serve.server import ServeConfig, is_local
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
-CFG = ServeConfig(port=0, max_side=200, live=LiveConfig(steps=1, places=2, buffer_s=4.0))
-TOKEN = "a-token-of-some-length"
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return load_release(tiny_release(tmp_path_factory.mktemp("release") / "tiny"))
-
-
-@contextlib.asynccontextmanager
-async def serving(release, **changes):
-    server = LiveServer(dataclasses.replace(CFG, **changes), release)
-    server.prepare(drawn_face(200))
-    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        async with LiveClient(url, token=server.cfg.token) as client:
-            yield server, client, url
-    finally:
-        await runner.cleanup()
-
-
-def png(image):
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
-
-
-async def emptied(server, seconds=5.0):
-    for _ in range(int(seconds / 0.05)):
-        if server.live.motion.taken == 0 and not server._sockets:
-            return True
-        await asyncio.sleep(0.05)
-    return False
-
-
-async def start(url, **entries):
-    http = aiohttp.ClientSession()
-    socket = await http.ws_connect(url + protocol.SESSION_PATH)
-    await socket.send_json({"type": "start", "version": 2} | entries)
-    return http, socket
-
-
-async def errors_of(socket):
-    """Codes of all errors until the end."""
-    texts = [m.json() async for m in socket if m.type == aiohttp.WSMsgType.TEXT]
-    return [text["code"] for text in texts if text["type"] == "error"]
-
-
-async def answer(url, message):
-    """The first answer to a first message."""
-    async with aiohttp.ClientSession() as http:
-        async with http.ws_connect(url + protocol.SESSION_PATH) as socket:
-            send = socket.send_bytes if isinstance(message, bytes) else socket.send_str
-            await send(message)
-            return (await socket.receive()).json()
 
 
 def test_a_session_from_upload_to_goodbye(release):
@@ -161,15 +99,16 @@ def test_malformed_messages_are_answered_and_harm_nobody(release):
             async with client.session() as session:  # and within a session
                 for text in ("", "[]", '{"type": "dance"}', '{"type": "controls", "gaze": "up"}',
                              '{"type": "controls", "emotion": {"hangry": 1}}',
-                             '{"type": "ping", "t": "x"}'):  # fmt: skip
+                             '{"type": "ping", "t": "x"}', '{"type": "ping", "t": 1e999}',
+                             '{"type": "ping", "t": %s}' % ("9" * 400)):  # fmt: skip
                     await session._socket.send_str(text)
                 errors, after = 0, 0
                 async for message in session:
                     errors += message.type == "error"
-                    after += errors == 6 and message.type == "video"
+                    after += errors == 8 and message.type == "video"
                     if after == 3:
                         break
-                assert errors == 6
+                assert errors == 8
             http, socket = await start(url)
             await socket.send_bytes(b"odd")  # three bytes are no 16-bit samples
             assert await errors_of(socket) == ["bad_request"]

@@ -37,8 +37,9 @@ VERBS = {
     "check": "say what is installed and where, which devices and codecs work, what is missing",
     "completion": "print what makes a shell complete these commands with the Tab key",
 }
-# Not synth: its workers are forked, which JAX's threads would not survive.
-USES_JAX = ("generate", "serve", "train", "inspect", "evaluate", "bench")
+# Not synth: its workers are forked, which JAX's threads would not survive. Nor serve, which takes
+# its port before it takes the time to import JAX.
+USES_JAX = ("generate", "train", "inspect", "evaluate", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

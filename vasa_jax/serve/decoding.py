@@ -19,6 +19,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.serve import protocol
+from vasa_jax.serve.protocol import Refused
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 MEMORY_BYTES = 2 << 30  # address space, of which libraries alone map some hundred MB
@@ -27,16 +28,24 @@ _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 
 
 async def decode_portrait(data: bytes, *, max_side: int) -> np.ndarray:
-    """The picture uint8 (Y, X, 3), no side longer than ``max_side``. Raises UserError."""
+    """The picture uint8 (Y, X, 3), no side longer than ``max_side``.
+
+    Raises UserError, or Refused where the machine can't start a process.
+    """
     if not data.startswith(_SIGNATURES):
         raise UserError("give a JPEG, PNG or WebP picture")
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, "1")
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "vasa_jax.serve.decoding", str(max_side),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL, env=environment,
-    )  # fmt: skip
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "vasa_jax.serve.decoding", str(max_side),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+    except OSError as error:  # no process, memory or file descriptor is left
+        raise Refused(
+            "busy", "the server has no room for a picture now; try again later"
+        ) from error
     try:
         async with asyncio.timeout(WALL_S):
             out, _ = await child.communicate(data)

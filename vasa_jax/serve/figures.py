@@ -10,6 +10,7 @@ HELP = {
     "sessions_total": "sessions that were started",
     "sessions_refused_total": "sessions and uploads refused, by reason",
     "sessions_ended_total": "sessions that ended, by reason",
+    "connections_ended_total": "connections ended before they showed a token, by reason",
     "frames_total": "frames sent",
     "frames_not_drawn_total": "frames that repeated a picture because the machine was late",
     "sound_dropped_samples_total": "samples at 16 kHz dropped from microphones",

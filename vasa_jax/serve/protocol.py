@@ -171,10 +171,19 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
         raise UserError(f"not a message of protocol {VERSION}: {error}") from error
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of a message is a finite number, and no whole one beyond all floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _numbers(value: Any, count: int, what: str) -> list[float]:
     good = isinstance(value, list | tuple) and len(value) == count
-    good = good and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    if not good or not all(math.isfinite(v) for v in value):
+    if not good or not all(is_number(v) for v in value):
         raise Refused("bad_request", f"{what}: expected {count} number{'s' * (count > 1)}")
     return [float(v) for v in value]
 

@@ -1,27 +1,27 @@
 """The live server: page, portraits, sessions, health and figures; see PROTOCOL.md.
 
 Safe by default: it listens on this machine alone. On any other address it wants a token, which
-every upload and session must bring; a browser's requests must come from the server's own page (or
-an allowed origin), so that no other site can use a visitor's server. Uploads are bounded in size,
-time and pixels, sessions in number, length and silence.
+every upload and session must bring (``access.py``); a browser's requests must come from the
+server's own page (or an allowed origin), so that no other site can use a visitor's server. Uploads
+are bounded in size, time and pixels, sessions in number, length and silence, and connections that
+have shown no token in number and time (``door.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import hmac
-import ipaddress
+import functools
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from socket import socket as Listener
+from ssl import SSLContext
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -29,60 +29,32 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.engine import Engine, engine_for
-from vasa_jax.generate.realtime import LiveConfig, live_engine
+from vasa_jax.generate.realtime import live_engine
 from vasa_jax.generate.talker import Talker
 from vasa_jax.provenance.consent import EXAMPLE_CONSENT, checked_consent
 from vasa_jax.serve import protocol, rtc
+from vasa_jax.serve.access import Access
+from vasa_jax.serve.access import is_local as is_local
+from vasa_jax.serve.answers import into_folder, refusal, with_headers
+from vasa_jax.serve.config import ServeConfig as ServeConfig
 from vasa_jax.serve.decoding import decode_portrait
+from vasa_jax.serve.door import (
+    KEPT_ALIVE_S,
+    LINGER_S,
+    PARTING_S,
+    Door,
+    Visitor,
+    guest,
+    meet,
+    visitor_of,
+)
 from vasa_jax.serve.figures import Figures
 from vasa_jax.serve.protocol import Refused
 from vasa_jax.serve.session import Session, steer_stream
+from vasa_jax.serve.shelf import Shelf
 
-PAGE = Path(__file__).parent / "page"
 KEPT_PORTRAITS = 8
-START_S = 10.0  # from the connection to the start message
-UPLOAD_S = 20.0
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
-    "media-src 'self' blob:; connect-src 'self' ws: wss:; frame-ancestors 'none'",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServeConfig:
-    """Who may use a server, and how much."""
-
-    host: str = "127.0.0.1"
-    port: int = 8765
-    token: str = ""
-    origins: tuple[str, ...] = ()  # besides the server's own
-    session_s: float = 1800.0
-    idle_s: float = 300.0  # without sound
-    max_side: int = 640  # px of a portrait
-    ask_consent: bool = True  # portraits come with a word on who allowed them, or are refused
-    upload_s: float = UPLOAD_S
-    live: LiveConfig = LiveConfig()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise UserError(f"--port: {self.port} is outside 0 to 65535")
-        if not is_local(self.host) and len(self.token) < 16:
-            raise UserError(
-                f"--host {self.host} can be reached by others: give --token with 16 or more "
-                f"characters, as in --token {secrets.token_urlsafe(18)}"
-            )
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return False
+SPARE_DESCRIPTORS = 32  # for pictures that are decoded, files, and each session's own
 
 
 class LiveServer:
@@ -96,6 +68,11 @@ class LiveServer:
         self.engine: Engine = engine_for(release)
         self.live = live_engine(self.engine, cfg.live)
         self.figures = Figures()
+        self.access = Access(
+            host=cfg.host, token=cfg.token, origins=cfg.origins, public_url=cfg.public_url,
+            proxies=cfg.proxies,
+        )  # fmt: skip
+        self._shelf = Shelf()
         self._began = time.monotonic()
         self._portraits: OrderedDict[str, Talker] = OrderedDict()
         self.consents: dict[str, str] = {}  # of each portrait; "": not asked
@@ -117,18 +94,50 @@ class LiveServer:
         self.consents[protocol.EXAMPLE] = EXAMPLE_CONSENT if portrait is None else ""
 
     def app(self) -> web.Application:
-        """The application, without a port."""
-        app = web.Application(client_max_size=protocol.MAX_PORTRAIT_BYTES, middlewares=[_headers])
-        app.router.add_get("/", self._index)
-        app.router.add_get("/healthz", self._health)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/example.png", self._example)
-        app.router.add_post(protocol.PORTRAIT_PATH, self._portrait)
-        app.router.add_get(protocol.SESSION_PATH, self._session)
-        app.router.add_static("/page/", PAGE)
+        """The application, without a port: at ``/`` and at the path of the public URL."""
+        app = web.Application(
+            client_max_size=protocol.MAX_PORTRAIT_BYTES,
+            middlewares=[with_headers, meet(self.access)],
+        )
+        public = self.access.public.path if self.access.public else "/"
+        for base in dict.fromkeys(("/", public)):
+            for name in self._shelf.names:
+                app.router.add_get(base + name, functools.partial(self._page, name))
+            app.router.add_get(base + "healthz", self._health)
+            app.router.add_get(base + "metrics", self._metrics)
+            app.router.add_post(base + protocol.PORTRAIT_PATH[1:], self._portrait)
+            app.router.add_get(base + protocol.SESSION_PATH[1:], self._session)
+            app.router.add_post(base + protocol.SESSION_PATH[1:], self._ask)
+        if public != "/":  # what the page needs is beside it, not beside its folder
+            app.router.add_get(public.rstrip("/"), into_folder)
         app.on_startup.append(self._own_threads)
         app.on_shutdown.append(self._goodbye)
         return app
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, sockets: Sequence[Listener], *, tls: SSLContext | None = None
+    ) -> AsyncIterator[None]:
+        """Serves on listening sockets, which it closes at the end."""
+        # No access log: nothing that is said or shown here leaves a trace on the disk. The
+        # sessions' log names portraits by a random word, with the consent that came with them.
+        runner = web.AppRunner(
+            self.app(), access_log=None, shutdown_timeout=3.0, keepalive_timeout=KEPT_ALIVE_S,
+            lingering_time=LINGER_S,
+        )  # fmt: skip
+        await runner.setup()
+        assert runner.server is not None
+        limits = self.cfg.limits.within_descriptors(SPARE_DESCRIPTORS + 8 * self.live.motion.places)
+        door = Door(
+            sockets, runner.server, self.access, limits, tls=tls,
+            note=lambda reason: self.figures.add("connections_ended_total", reason=reason),
+        )  # fmt: skip
+        door.open()
+        try:
+            yield
+        finally:
+            await door.close()
+            await runner.cleanup()
 
     async def _own_threads(self, app: web.Application) -> None:
         """The loop's threads, all there from the beginning.
@@ -145,14 +154,8 @@ class LiveServer:
 
     # -- plain pages -----------------------------------------------------------------------------
 
-    async def _index(self, request: web.Request) -> web.StreamResponse:
-        self._check_host(request)
-        return web.FileResponse(PAGE / "index.html")
-
-    async def _example(self, request: web.Request) -> web.StreamResponse:
-        import vasa_jax
-
-        return web.FileResponse(vasa_jax.example_portrait())
+    async def _page(self, name: str, request: web.Request) -> web.StreamResponse:
+        return self._shelf.answer(name, request)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -165,12 +168,13 @@ class LiveServer:
                 "latency_ms": self.live.latency_ms,
                 "uptime_s": round(time.monotonic() - self._began, 1),
                 "outputs": [o for o in protocol.OUTPUTS if o != "webrtc" or rtc.installed()],
-                "token_needed": bool(self.cfg.token),
+                "token_needed": self.access.token_needed,
                 "consent_needed": self.cfg.ask_consent,
             }
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        self.access.check_token(self.access.token_of(request.headers, request.query))
         gauges = {
             "sessions": self.live.motion.taken,
             "max_sessions": self.live.motion.places,
@@ -182,42 +186,31 @@ class LiveServer:
 
     # -- who may -----------------------------------------------------------------------------------
 
-    def _check_host(self, request: web.Request) -> None:
-        """On this machine alone, only under its own names: a foreign name is a rebound DNS."""
-        name = urlsplit(f"//{request.host}").hostname or ""
-        if is_local(self.cfg.host) and not is_local(name):
-            raise Refused("unauthorised", "this server answers to localhost alone")
-
     def _check_origin(self, request: web.Request) -> None:
-        self._check_host(request)
-        origin = request.headers.get("Origin")
-        if origin is None or origin in self.cfg.origins:
-            return
-        if urlsplit(origin).netloc.lower() != request.host.lower():
-            raise Refused("unauthorised", "requests from that site are not allowed")
-
-    def _check_token(self, token: str) -> None:
-        if self.cfg.token and not hmac.compare_digest(token.encode(), self.cfg.token.encode()):
-            raise Refused("unauthorised", "the token is missing or wrong")
+        self.access.check_origin(request.headers.get("Origin"), request.headers.get("Host"))
 
     # -- portraits ---------------------------------------------------------------------------------
 
     async def _portrait(self, request: web.Request) -> web.Response:
         try:
             self._check_origin(request)
-            self._check_token(request.headers.get("Authorization", "").removeprefix("Bearer "))
+            self.access.check_token(self.access.token_of(request.headers, request.query))
             if self._waiting >= 4:
                 raise Refused("busy", "too many pictures at the same time; try again later")
             self._waiting += 1
             try:
-                return await self._take_portrait(request)
+                with guest(visitor_of(request)):
+                    return await self._take_portrait(request)
             finally:
                 self._waiting -= 1
         except (Refused, UserError) as error:
-            code = error.code if isinstance(error, Refused) else "bad_request"
-            self.figures.add("sessions_refused_total", reason=code)
-            status = {"unauthorised": 403, "busy": 503}.get(code, 400)
-            return web.json_response({"error": code, "message": str(error)}, status=status)
+            return self._refusal(error)
+
+    def _refusal(self, error: Refused | UserError) -> web.Response:
+        """The answer to a request that is refused, counted."""
+        code = error.code if isinstance(error, Refused) else "bad_request"
+        self.figures.add("sessions_refused_total", reason=code)
+        return refusal(code, str(error))
 
     async def _take_portrait(self, request: web.Request) -> web.Response:
         if (request.content_length or 0) > protocol.MAX_PORTRAIT_BYTES:
@@ -269,35 +262,51 @@ class LiveServer:
 
     # -- sessions ----------------------------------------------------------------------------------
 
-    async def _session(self, request: web.Request) -> web.StreamResponse:
+    async def _ask(self, request: web.Request) -> web.Response:
+        """Whether a session would be let in: a browser does not tell a page why one was not."""
         try:
             self._check_origin(request)
+            self.access.check_token(self.access.token_of(request.headers, request.query))
+            self._check_places()
         except Refused as error:
-            self.figures.add("sessions_refused_total", reason=error.code)
-            return web.json_response({"error": error.code, "message": str(error)}, status=403)
-        if len(self._sockets) >= self.live.motion.places + 16:  # those that have not started, too
-            return web.json_response({"error": "busy", "message": "too many"}, status=503)
+            return refusal(error.code, str(error))
+        return web.json_response({"status": "ok"})
+
+    async def _session(self, request: web.Request) -> web.StreamResponse:
+        token = self.access.token_of(request.headers, request.query)
+        try:
+            self._check_origin(request)
+            if token is not None:  # else it comes with the first message
+                self.access.check_token(token)
+        except Refused as error:
+            return self._refusal(error)
         socket = web.WebSocketResponse(
-            heartbeat=15.0, max_msg_size=protocol.MAX_MESSAGE_BYTES, compress=False
+            heartbeat=self.cfg.heartbeat_s, max_msg_size=protocol.MAX_MESSAGE_BYTES, compress=False
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # gone since; aiohttp finds that, too
+            return socket
         self._sockets.add(socket)
         try:
-            await self._serve(socket)
+            await self._serve(socket, visitor_of(request), known=token is not None)
         finally:
             self._sockets.discard(socket)
         return socket
 
-    async def _serve(self, socket: web.WebSocketResponse) -> None:
-        """A session from its first message to its last."""
+    async def _serve(
+        self, socket: web.WebSocketResponse, visitor: Visitor | None, *, known: bool
+    ) -> None:
+        """A session from its first message to its last; ``known``: it has shown the token."""
         started = False
         try:
-            session = await self._start(socket)
+            session = await self._start(socket, known)
             started = True
             self.figures.add("sessions_total")
             session.log_start()
             try:
-                reason = await session.run()
+                with guest(visitor, PARTING_S):
+                    reason = await session.run()
             finally:
                 session.log_end()
             self._count(session)
@@ -317,23 +326,23 @@ class LiveServer:
             await _part(socket, "failed", f"{type(error).__name__}")
             raise
 
-    async def _start(self, socket: web.WebSocketResponse) -> Session:
+    async def _start(self, socket: web.WebSocketResponse, known: bool) -> Session:
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self.cfg.start_s):
                 message = await socket.receive()
         except TimeoutError:
             raise Refused("bad_request", "no start message came") from None
         if message.type != WSMsgType.TEXT:
             raise Refused("bad_request", "the first message is start")
         start = protocol.read_start(protocol.read_text(message.data))
-        self._check_token(start.token)
+        if start.token or not known:
+            self.access.check_token(start.token)
         talker = self._portraits.get(start.portrait)
         if talker is None:
             raise Refused("no_portrait", "that portrait is not known (any more); send it again")
         if start.portrait != protocol.EXAMPLE:
             self._portraits.move_to_end(start.portrait)
-        if self.live.motion.taken >= self.live.motion.places:
-            raise Refused("busy", f"all {self.live.motion.places} places are taken")
+        self._check_places()
         stream = talker.stream(
             rate=start.rate, seed=start.seed, frame=start.frame,  # type: ignore[arg-type]
             microphone=start.source == "microphone", live=self.cfg.live,
@@ -344,6 +353,11 @@ class LiveServer:
         except BaseException:
             await stream.aclose()
             raise
+
+    def _check_places(self) -> None:
+        if self.live.motion.taken >= self.live.motion.places:
+            places = self.live.motion.places
+            raise Refused("busy", f"all {places} places are taken; try again later")
 
     def _count(self, session: Session) -> None:
         counts = session.counts
@@ -363,16 +377,3 @@ async def _part(socket: web.WebSocketResponse, code: str, message: str) -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(2.0):
             await socket.close(code=WSCloseCode.POLICY_VIOLATION)
-
-
-@web.middleware
-async def _headers(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        response = await handler(request)
-    except Refused as error:
-        response = web.json_response({"error": error.code, "message": str(error)}, status=403)
-    if not response.prepared:
-        response.headers.update(_HEADERS)
-    return response

@@ -172,7 +172,7 @@ class Session:
             stream.end_utterance()
         elif kind == "ping":
             sent = message.get("t")
-            if sent is not None and not isinstance(sent, int | float):
+            if sent is not None and not protocol.is_number(sent):
                 raise Refused("bad_request", "ping: t is a number")
             await self._socket.send_json({"type": "pong", "t": sent})
         elif kind == "offer" and self._peer is not None:

@@ -2,10 +2,12 @@
 
 import { Peer } from "./peer.js";
 import { Player, playable } from "./player.js";
+import { beside, reasonOf, reasonOfServer, sentence, socketBeside, tokenOf } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const VERSION = 2, FILE_RATE = 16000, FILE_AHEAD_S = 2.0;
-const token = new URLSearchParams(location.hash.slice(1)).get("token") || "";
+const HERE = location.href.split(/[?#]/)[0];
+const token = tokenOf(location.hash);
 const SLIDERS = [
   ["gaze_yaw", "Gaze across", -30, 30, 1, 0, "°"],
   ["gaze_pitch", "Gaze up", -20, 20, 1, 0, "°"],
@@ -20,8 +22,21 @@ const EMOTIONS = ["happy", "sad", "angry", "surprised", "fearful", "disgusted", 
 let portrait = "example";
 let session = null; // what runs now
 
-function say(text) { $("note").textContent = text; }
+// The reason why something did not work: nothing on the page is larger.
+function say(text) {
+  $("reason").textContent = text;
+  if (text) $("reason").scrollIntoView({ block: "nearest" });
+}
 function state(text) { $("state").textContent = text; }
+
+async function post(path, body, headers = {}) {
+  if (token) headers.Authorization = `Bearer ${token}`;
+  return fetch(beside(HERE, path), { method: "POST", body, headers });
+}
+
+async function health() {
+  return (await fetch(beside(HERE, "healthz"))).json();
+}
 
 // -- controls ------------------------------------------------------------------------------------
 
@@ -94,8 +109,8 @@ class Session {
     this.output = $("webrtc").checked ? "webrtc" : "mp4";
     this.ms = {};
     this.rtt = 0;
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/v2/session`);
+    this.said = ""; // the server's last complaint
+    this.socket = new WebSocket(socketBeside(HERE, "v2/session"));
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.send({
       type: "start", version: VERSION, token, portrait, rate: source.rate, format: "s16",
@@ -103,13 +118,18 @@ class Session {
       seed: Math.floor(Math.random() * 2 ** 32),
     });
     this.socket.onmessage = (event) => this.#receive(event.data);
-    this.socket.onclose = () => this.close("disconnected");
-    this.socket.onerror = () => say("No connection to the server.");
+    this.socket.onclose = () => this.#lost();
     this.timer = setInterval(() => this.send({ type: "ping", t: performance.now() }), 1000);
   }
 
   send(message) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  async #lost() {
+    if (this.over) return;
+    if (!this.ready && !this.said) this.said = await reasonOfServer(() => post("v2/session"));
+    this.close("disconnected");
   }
 
   sound(samples) {
@@ -132,8 +152,10 @@ class Session {
         this.source.interrupt?.();
         this.player.toEdge();
         $("stage").dataset.interrupted = message.index;
-      } else if (message.type === "error") say(message.message);
-      else if (message.type === "bye") this.close(message.reason);
+      } else if (message.type === "error") {
+        if (!this.ready || message.code !== "bad_request") this.said = message.message;
+        say(sentence(message.message));
+      } else if (message.type === "bye") this.close(message.reason);
       return;
     }
     const size = new DataView(data).getUint32(0);
@@ -157,7 +179,7 @@ class Session {
       return;
     }
     if (!playable || !Player.supports(ready.video_mime, ready.audio_mime)) {
-      say("This browser can't play the stream (no H.264 in Media Source Extensions).");
+      this.said = "This browser can't play the stream (no H.264 in Media Source Extensions).";
       this.close("no player");
       return;
     }
@@ -201,7 +223,9 @@ class Session {
     $("stage").classList.remove("live");
     if (session === this) session = null;
     buttons();
-    state(reason === "stopped" ? "ready" : `ended: ${reason}`);
+    const why = reason === "stopped" ? "" : reasonOf(reason, this.said);
+    if (why) say(why);
+    state(why ? "ended" : "ready");
   }
 }
 
@@ -213,7 +237,7 @@ async function microphone() {
     audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
   });
   const context = new AudioContext({ latencyHint: "interactive" });
-  await context.audioWorklet.addModule("page/recorder.js");
+  await context.audioWorklet.addModule(beside(HERE, "page/recorder.js"));
   return {
     kind: "microphone",
     rate: context.sampleRate,
@@ -306,8 +330,8 @@ async function start() {
 
 // Who allowed the portrait, in words; null when the question was not answered.
 async function askConsent() {
-  const health = await fetch("healthz").then((r) => r.json()).catch(() => ({}));
-  if (health.consent_needed === false) return "";
+  const { consent_needed: needed } = await health().catch(() => ({}));
+  if (needed === false) return "";
   const dialog = $("consent"), answer = $("answer");
   answer.value = "";
   dialog.returnValue = "";
@@ -324,12 +348,11 @@ async function upload(file) {
   if (consent === null) return;
   state("preparing the portrait");
   const headers = { Consent: encodeURIComponent(consent) };
-  if (token) headers.Authorization = `Bearer ${token}`;
-  const response = await fetch("v2/portraits", { method: "POST", body: file, headers })
-    .catch(() => null);
+  const response = await post("v2/portraits", file, headers).catch(() => null);
   const answer = response ? await response.json().catch(() => ({})) : {};
   if (!response?.ok) {
-    say(answer.message || "The portrait could not be sent.");
+    const status = response ? ` (status ${response.status})` : "";
+    say(answer.message ? sentence(answer.message) : `The portrait could not be sent${status}.`);
     state("ready");
     return;
   }
@@ -343,9 +366,13 @@ async function upload(file) {
 
 buildSliders();
 buttons();
-fetch("healthz").then((answer) => answer.json()).then((health) => {
-  $("transport").hidden = !health.outputs.includes("webrtc") || !window.RTCPeerConnection;
+health().then(({ outputs, token_needed: wanted }) => {
+  $("transport").hidden = !outputs.includes("webrtc") || !window.RTCPeerConnection;
+  if (wanted && !token) {
+    say("This server wants a token: open this page with #token=TOKEN at the end of its address.");
+  }
 }).catch(() => {});
+addEventListener("hashchange", () => location.reload()); // a token was added
 $("webrtc").addEventListener("change", () => session?.close("stopped"));
 $("video").muted = true;
 $("start").addEventListener("click", start);
