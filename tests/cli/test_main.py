@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import types
+import warnings
 
 import pytest
 
 from vasa_jax.cli import main as main_module
 from vasa_jax.cli.main import main
-from vasa_jax.core.errors import UserError
+from vasa_jax.core.errors import InputWarning, UserError
 
 
 @pytest.fixture
@@ -53,6 +54,26 @@ def test_errors_of_the_user_are_one_line(
     assert main(["trial"]) == status
     captured = capsys.readouterr()
     assert text in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_warnings_of_the_input_are_a_line_each_and_a_list(
+    verb: types.ModuleType, capsys: pytest.CaptureFixture
+) -> None:
+    def run(args: argparse.Namespace) -> None:
+        for _ in range(2):
+            warnings.warn("44 bytes\n  were left", InputWarning, stacklevel=1)
+        with pytest.warns(DeprecationWarning):  # others stay what they are
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+        warnings.warn("dark picture", InputWarning, stacklevel=1)
+        print(json.dumps(args.warnings))
+
+    verb.run = run
+    assert main(["trial"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [
+        "vasa-jax: warning: 44 bytes were left", "vasa-jax: warning: dark picture",
+    ]  # fmt: skip
+    assert json.loads(captured.out) == ["44 bytes were left", "dark picture"]
 
 
 def test_errors_of_ours_keep_their_traceback(verb: types.ModuleType) -> None:

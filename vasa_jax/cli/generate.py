@@ -164,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sheet:
         report["sheet"] = args.sheet
     report["manifest"] = {"signed": signed, "problem": problem}
+    report["warnings"] = args.warnings
     progress.close()
     if problem:
         progress.say(

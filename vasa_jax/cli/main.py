@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vasa_jax.cli.notices import input_warnings
 from vasa_jax.core import compile_cache
 from vasa_jax.core.allocator import keep_freed_memory
 from vasa_jax.core.errors import UserError
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb in USES_JAX:
             keep_freed_memory()
             compile_cache.enable()
-        return int(args.run(args) or 0)
+        with input_warnings(PROGRAM) as args.warnings:  # a list, for what the verb reports
+            return int(args.run(args) or 0)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
