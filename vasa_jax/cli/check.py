@@ -17,7 +17,7 @@ from vasa_jax.core import compile_cache
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "soundfile",
-    "soxr", "pillow", "av", "safetensors", "ai-edge-litert",
+    "soxr", "pillow", "pi-heif", "av", "safetensors", "ai-edge-litert",
     "c2pa-python", "cryptography",
 )  # fmt: skip
 
