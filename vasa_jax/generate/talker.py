@@ -100,7 +100,7 @@ class Talker:
         self._name = "the picture" if isinstance(portrait, np.ndarray) else os.fspath(portrait)
         image = _as_picture(portrait)
         self.image = _within(image, max_side)
-        self.faces: list[Face] = FaceFinder().find(self.image)
+        self.faces: list[Face] = FaceFinder().find(self.image, everybody=face > 0 or None)
         self.face = _choose(self.faces, face, self._name)
         self.engine = engine_for(release)
         self.crop = align.crop_from_landmarks(self.face.landmarks)
