@@ -22,6 +22,7 @@ from vasa_jax.face.detection import (
     Picture,
     Roi,
     iou,
+    lit,
     sigmoid,
     suppress,
     tiles,
@@ -154,7 +155,7 @@ class FaceFinder:
 
     def _mesh_points(self, picture: Picture, roi: Roi) -> tuple[float, np.ndarray]:
         """Presence score and (468, 3) landmarks of one square; z in px, away from the viewer."""
-        image = picture.warp(roi, 192, outside="edge")
+        image = lit(picture.warp(roi, 192, outside="edge"))
         out = self._mesh(image.astype(np.float32) / np.float32(255.0))
         points = out[NUM_MESH * 3].reshape(NUM_MESH, 3) / np.float32(192.0)
         z = points[:, 2:] * np.float32(roi.size)
@@ -177,7 +178,7 @@ class FaceFinder:
             middle = (a + b) / 2
             cx, cy = map(float, middle)
             roi = Roi(cx, cy, 2.3 * length, float(np.arctan2(d[1], d[0])))
-            image = picture.warp(roi, 64, outside="edge")
+            image = lit(picture.warp(roi, 64, outside="edge"))
             # The net knows one eye; the other is shown to it in a mirror.
             image = image[:, ::-1] if mirrored else image
             out = self._iris(np.ascontiguousarray(image, np.float32) / np.float32(255.0))
