@@ -32,7 +32,7 @@ MOUTH_OPEN = 0.09  # between the lips, of the face's height
 
 # Signs of a cover; read off the training portraits, whole and with drawn hands, masks, microphones.
 SURE = 13.0  # logit of presence; whole faces have 14 and more
-MORE_RED, MORE_DARK = 0.04, 0.03  # log ratios, lips to skin
+MORE_RED, MORE_DARK = 0.025, 0.03  # log ratios, lips to skin
 UNLIKE, UNLIKE_HUE = 1.2, 0.2  # distances of log colours and of hues, lower face to cheeks
 STRANGE = 0.68  # distance to the space of mouths, where the patch has length 1
 GREY = 0.1  # chroma of the cheeks below which colours say nothing
