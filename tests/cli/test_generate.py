@@ -145,6 +145,21 @@ def test_an_interruption_while_encoding_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_will_look_wrong_is_a_warning_or_with_strict_the_end(inputs, tmp_path, capsys):
+    write_image(inputs / "night.png", (drawn_face(240) * 0.05).astype(np.uint8))
+    assert main(_command(inputs, tmp_path / "a.mp4", "--json", portrait="night.png")) == 0
+    captured = capsys.readouterr()
+    (line,) = [x for x in captured.err.splitlines() if "warning" in x]
+    assert "night.png: the face is nearly black" in line
+    assert line.endswith(json.loads(captured.out)["warnings"][0])
+    strict = _command(inputs, tmp_path / "b.mp4", "--json", "--strict", portrait="night.png")
+    assert main(strict) == 2
+    captured = capsys.readouterr()
+    (line,) = [x for x in captured.err.splitlines() if x.startswith("vasa-jax:")]
+    assert line.startswith("vasa-jax: error:") and "nearly black" in line and not captured.out
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
 def test_several_faces_are_said(inputs, tmp_path, capsys):
     picture = np.full((300, 600, 3), 90, np.uint8)
     picture[:, 300:], picture[60:260, 40:240] = drawn_face(300), drawn_face(200)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
-from vasa_jax.face.finder import FaceFinder, FaceTracker, anchor_centres
+from vasa_jax.face.detection import anchor_centres, tiles
+from vasa_jax.face.finder import FaceFinder, FaceTracker
 
 # Where the drawing has them, px at a side of 480.
 LEFT_IRIS, RIGHT_IRIS = (195.0, 223.5), (285.0, 223.5)
@@ -80,6 +81,77 @@ def test_the_largest_face_comes_first(finder):
     large, small = finder.find(picture)
     assert large.size > small.size
     assert large.box[0] > 700 > small.box[2]
+
+
+def _group(width: int, height: int, side: int, places: list[tuple[int, int]]) -> np.ndarray:
+    picture = np.full((height, width, 3), 90, np.uint8)
+    for x, y in places:
+        picture[y : y + side, x : x + side] = drawn_face(side)
+    return picture
+
+
+def _reached(faces, side: int, places: list[tuple[int, int]]) -> int:
+    """How many of the places hold the middle of a face's eyes, each of one face alone."""
+    eyes = [face.landmarks[[468, 473], :2].mean(0) for face in faces]
+    near = [
+        sum(bool(np.hypot(*(e - (x + side / 2, y + side * 223.5 / 480))) < 0.06 * side)
+            for e in eyes) for x, y in places
+    ]  # fmt: skip
+    return near.count(1)
+
+
+@pytest.mark.parametrize(
+    "width, height, side, places",
+    [
+        (2000, 900, 160, [(110, 600), (480, 620), (905, 610), (1290, 595), (1650, 605)]),
+        (1920, 432, 77, [(50, 290), (430, 300), (900, 295), (1290, 290), (1760, 300)]),
+        # Somebody in front, whom every search finds, must not hide those behind.
+        (1600, 1000, 100, [(40, 60), (340, 50), (1380, 420), (1400, 60)]),
+        (1200, 1600, 120, [(x, y) for x in (40, 380, 720, 1060) for y in (90, 590, 1190)]),
+    ],
+    ids=["five", "five in a strip", "behind", "twelve"],
+)
+def test_everybody_in_a_group_is_found_once(finder, width, height, side, places):
+    picture = _group(width, height, side, places)
+    if len(places) == 4:
+        picture[300:1000, 450:1150] = drawn_face(700)
+    faces = finder.find(picture, everybody=True)
+    assert _reached(faces, side, places) == len(places)
+    assert len(faces) == len(places) + (len(places) == 4)
+    if len(places) > 4:  # without being asked for all, too
+        assert len(finder.find(picture)) == len(places)
+
+
+def test_one_portrait_costs_no_search_for_others(finder, monkeypatch):
+    def never(*unused):
+        raise AssertionError("tiles were searched")
+
+    monkeypatch.setattr(FaceFinder, "_tiled", never)
+    assert len(finder.find(_placed(drawn_face(900), 400, 60, 1500, 1000))) == 1
+
+
+def test_a_portrait_on_a_busy_wall_is_one_face(finder):
+    noise = np.random.default_rng(3).integers(0, 255, (60, 100, 3), dtype=np.uint8)
+    wall = np.asarray(Image.fromarray(noise).resize((1600, 960), Image.Resampling.BICUBIC)).copy()
+    wall[500:700, 900:1100] = drawn_face(200)
+    (face,) = finder.find(wall, everybody=True)
+    assert 900 < face.box[0] and face.box[2] < 1100
+
+
+def test_tiles_hold_every_small_face_whole():
+    rng = np.random.default_rng(0)
+    for width, height in ((1920, 1080), (1920, 300), (700, 1920), (1300, 1300)):
+        squares = tiles(width, height)
+        sides = sorted({roi.size for roi in squares}, reverse=True)
+        for bigger, side in zip([max(width, height), *sides], sides, strict=False):
+            face = 0.08 * bigger * 1.25  # what the bigger square is not sure of, and a margin
+            for x, y in rng.uniform(0, 1, (200, 2)) * (width - face, max(0, height - face)):
+                assert any(
+                    roi.cx - side / 2 <= x + 1e-6 and x + face <= roi.cx + side / 2 + 1e-6
+                    and roi.cy - side / 2 <= y + 1e-6 and y + face <= roi.cy + side / 2 + 1e-6
+                    for roi in squares if roi.size == side
+                )  # fmt: skip
+    assert tiles(640, 480) and not tiles(512, 512)
 
 
 def _landscape() -> np.ndarray:

@@ -176,6 +176,24 @@ def test_several_faces_can_be_chosen_from(release):
         Talker(release, picture, face=2)
 
 
+def test_everybody_in_a_group_can_be_chosen(release):
+    picture = np.full((900, 1800, 3), 90, np.uint8)
+    sides = (170, 160, 150, 140, 130)
+    for k, side in enumerate(sides):
+        picture[600 : 600 + side, 80 + 350 * k : 80 + 350 * k + side] = drawn_face(side)
+    for k in (0, 4):
+        talker = Talker(release, picture, face=k)
+        middle = (talker.face.box[0] + talker.face.box[2]) / 2
+        assert abs(middle - (80 + 350 * k + sides[k] / 2)) < 15 and len(talker.faces) == 5
+
+
+def test_what_will_look_wrong_is_said_and_not_raised(release):
+    assert Talker(release, drawn_face(300)).warnings == []
+    talker = Talker(release, (drawn_face(300) * 0.05).astype(np.uint8))
+    assert [flaw.code for flaw in talker.flaws] == ["dark"]
+    assert "nearly black" in talker.warnings[0] and talker.report()["warnings"] == talker.warnings
+
+
 def test_a_picture_without_a_face_is_refused(release):
     with pytest.raises(UserError, match="no face found"):
         Talker(release, np.full((200, 200, 3), 128, np.uint8))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tests.io.heic import TURNS, heic
 from vasa_jax.core.errors import UserError
 from vasa_jax.io.image import BACKDROP, contact_sheet, read_image, write_image
 
@@ -29,15 +33,61 @@ def test_common_formats_read_as_the_same_picture(tmp_path: Path, suffix: str) ->
     assert image.dtype == np.uint8 and near(image, PICTURE)
 
 
-@pytest.mark.parametrize("orientation, turned", [
-    (2, PICTURE[:, ::-1]), (3, PICTURE[::-1, ::-1]), (4, PICTURE[::-1]),
-    (6, np.rot90(PICTURE, 1)), (8, np.rot90(PICTURE, -1)),
-])  # fmt: skip
-def test_exif_rotation_is_undone(tmp_path: Path, orientation: int, turned: np.ndarray) -> None:
+# EXIF orientation -> how a picture has to be stored so that it says upright what PICTURE is.
+STORED = {
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: np.rot90(a, -1),
+}  # fmt: skip
+LARGER = PICTURE.repeat(2, 0).repeat(2, 1)  # sides that codecs of video take
+
+
+def _exif(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    assert near(read_image(tmp_path / "a.jpg"), PICTURE)
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "avif"])
+def test_a_turned_picture_is_put_upright_once(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    turned = Image.fromarray(np.ascontiguousarray(STORED[orientation](LARGER)))
+    options = {"quality": 95} if suffix in ("jpg", "webp", "avif") else {}
+    turned.save(tmp_path / f"a.{suffix}", exif=_exif(orientation), **options)
+    assert near(read_image(tmp_path / f"a.{suffix}"), LARGER)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_heic_is_put_upright_once_by_its_container(tmp_path: Path, orientation: int) -> None:
+    turned = np.ascontiguousarray(STORED[orientation](LARGER))
+    turn, mirror = TURNS[orientation]
+    # Phones say it twice; and their pictures often come with another suffix.
+    for name, exif in (("a.heic", b""), ("b.jpg", _exif(orientation))):
+        (tmp_path / name).write_bytes(heic(turned, turn=turn, mirror=mirror, exif=exif))
+        assert near(read_image(tmp_path / name), LARGER), name
+
+
+def test_exif_alone_turns_no_heic_as_in_every_viewer(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(heic(LARGER, exif=_exif(6)))
+    assert near(read_image(tmp_path / "a.heic"), LARGER)
+
+
+def test_without_its_decoder_a_heic_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.heic").write_bytes(heic(LARGER))
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(UserError, match="pip install pi-heif"):
+        read_image(tmp_path / "a.heic")
+
+
+def test_a_cut_heic_is_damaged_and_another_codec_is_no_image(tmp_path: Path) -> None:
+    whole = heic(LARGER)
+    (tmp_path / "cut.heic").write_bytes(whole[:-40])
+    (tmp_path / "odd.heic").write_bytes(whole.replace(b"hvc1", b"xyz1"))
+    for name in ("cut.heic", "odd.heic"):
+        with pytest.raises(UserError, match=name):
+            read_image(tmp_path / name)
 
 
 def test_transparency_lies_over_neutral_grey(tmp_path: Path) -> None:
@@ -131,20 +181,80 @@ def test_what_is_no_picture_is_a_user_error(tmp_path: Path) -> None:
             read_image(path)
 
 
-@pytest.mark.parametrize("side", [12_000, 40_000])
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, side: int) -> None:
+def _png(side: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    (tmp_path / "bomb.png").write_bytes(
+    return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
         + chunk(b"IEND", b"")
     )  # fmt: skip
-    with pytest.raises(UserError, match="enormous"):
-        read_image(tmp_path / "bomb.png")
+
+
+def _saved(kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(LARGER).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _claiming(data: bytes, old: bytes, new: bytes) -> bytes:
+    """A picture whose first bytes claim another size."""
+    assert old in data
+    return data.replace(old, new, 1)
+
+
+def _bomb(kind: str) -> bytes:
+    """A small file whose picture would have hundreds of millions of pixels."""
+    if kind.startswith("png"):
+        return _png(int(kind[3:]))
+    if kind == "webp":  # lossy, its canvas as large as the format allows
+        data = _saved("WEBP")
+        return _claiming(data, struct.pack("<HH", 120, 80), struct.pack("<HH", 16383, 16383))
+    if kind == "webp lossless":
+        data = _saved("WEBP", lossless=True)
+        return data[:21] + struct.pack("<I", 16382 | 16382 << 14) + data[25:]
+    if kind == "webp extended":
+        data = _saved("WEBP", exif=_exif(1))
+        return data[:24] + (16382).to_bytes(3, "little") * 2 + data[30:]
+    if kind == "tiff":
+        data = _saved("TIFF")
+        for tag in (256, 257):  # width and height, one number of 16 or 32 bits in its last 4 bytes
+            at = re.search(struct.pack("<H", tag) + rb"[\x03\x04]\0\x01\0\0\0", data).end()
+            data = data[:at] + struct.pack("<I", 30_000) + data[at + 4 :]
+        return data
+    if kind == "gif frame":  # larger than the screen that it belongs to
+        data = _saved("GIF")
+        at = data.index(b"\x2c\0\0\0\0")
+        return data[: at + 5] + struct.pack("<HH", 30_000, 30_000) + data[at + 9 :]
+    if kind == "jpeg":
+        return _claiming(
+            _saved("JPEG"), struct.pack(">HH", 80, 120), struct.pack(">HH", 65500, 65500)
+        )
+    if kind == "heic":
+        return heic(LARGER, extent=(30_000, 30_000))
+    size, claimed = struct.pack(">II", 120, 80), struct.pack(">II", 30_000, 30_000)
+    return _claiming(_saved("AVIF"), size, claimed)
+
+
+BOMBS = ("png12000", "png30000", "png40000", "webp", "webp lossless", "webp extended", "tiff",
+         "gif frame", "jpeg", "heic", "avif")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_an_enormous_picture_is_too_large_before_it_is_unpacked(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "bomb").write_bytes(_bomb(kind))
+    with pytest.raises(UserError, match="too large.*million.*scale it down"):
+        read_image(tmp_path / "bomb")
+
+
+def test_a_limit_of_pixels_counts_what_the_file_has(tmp_path: Path) -> None:
+    Image.new("RGB", (3000, 1000), (10, 20, 30)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", max_pixels=3_000_000).shape == (1000, 3000, 3)
+    with pytest.raises(UserError, match="too large: 3000x1000 pixels, at most 2 million"):
+        read_image(tmp_path / "a.jpg", max_pixels=2_000_000)
 
 
 def test_written_pictures_come_back_and_failures_leave_nothing(tmp_path: Path) -> None:

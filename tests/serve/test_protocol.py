@@ -4,11 +4,13 @@ import asyncio
 import io
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.io.heic import heic
 from vasa_jax.core.errors import UserError
 from vasa_jax.serve import protocol
 from vasa_jax.serve.decoding import decode_portrait
@@ -89,14 +91,16 @@ def test_pictures_are_decoded_in_a_process_with_bounds():
     async def run():
         image = await decode_portrait(picture((100, 50)), max_side=64)
         assert image.shape == (32, 64, 3) and image[5, 5, 0] == 200
+        turned = heic(np.full((64, 96, 3), 200, np.uint8), turn=1)  # as a phone held upright
+        assert (await decode_portrait(turned, max_side=64)).shape == (64, 43, 3)
         bomb = bytearray(picture())
         bomb[16:24] = (30_000).to_bytes(4, "big") * 2  # the header says 900 million pixels
         # ... and is right about its checksum
-        import zlib
-
         bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
-        for data, words in ((bytes(bomb), "scale it down|damaged"), (picture()[:60], "damaged"),
-                            (picture(kind="GIF"), "JPEG, PNG or WebP"), (b"", "JPEG")):  # fmt: skip
+        large = "the picture is too large: 30000x30000 pixels, at most 50 million"
+        for data, words in ((bytes(bomb), large), (picture((8000, 7000)), "too large: 8000x7000"),
+                            (picture()[:60], "damaged"), (picture(kind="GIF"), "JPEG, PNG, WebP"),
+                            (b"", "JPEG")):  # fmt: skip
             with pytest.raises(UserError, match=words):
                 await decode_portrait(data, max_side=64)
 

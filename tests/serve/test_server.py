@@ -250,6 +250,21 @@ def test_uploads_are_bounded(release):
     asyncio.run(run())
 
 
+def test_an_upload_is_told_what_will_look_wrong(release):
+    async def run():
+        async with serving(release) as (_, client, url):
+            said = []
+            for picture in (drawn_face(200), (drawn_face(200) * 0.05).astype(np.uint8)):
+                async with client.http.post(
+                    url + protocol.PORTRAIT_PATH, data=png(picture), headers={"Consent": "myself"}
+                ) as response:
+                    said.append((await response.json())["warnings"])
+            return said
+
+    nothing, (dark,) = asyncio.run(run())
+    assert nothing == [] and dark["code"] == "dark" and "nearly black" in dark["message"]
+
+
 def test_a_portrait_comes_with_consent_or_not_at_all(release, caplog):
     async def run():
         async with serving(release) as (server, client, _):

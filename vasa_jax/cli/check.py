@@ -21,7 +21,7 @@ from vasa_jax.core.places import typed
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "soundfile",
-    "soxr", "pillow", "av", "safetensors", "ai-edge-litert",
+    "soxr", "pillow", "pi-heif", "av", "safetensors", "ai-edge-litert",
     "c2pa-python", "cryptography", "argcomplete",
 )  # fmt: skip
 # Files that others publish, or that are made once, by the variable that says where they are.

@@ -9,13 +9,14 @@ import queue
 import re
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vasa_jax.cli.progress import Progress
-from vasa_jax.core.errors import UserError
+from vasa_jax.core.errors import InputWarning, UserError
 from vasa_jax.generate import wishes as asked
 
 EPILOG = f"""\
@@ -78,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--face", type=int, metavar="N", help="which face when there are several; 0 is the largest"
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse what would only be warned of: a covered mouth, a side view, a dark picture",
+    )
     parser.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of the video")
     parser.add_argument(
         "--consent", metavar="TEXT", help="who allowed this portrait; kept in the signed manifest"
@@ -133,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
     progress.say(f"portrait {args.portrait}")
     talker = Talker(args.release, args.portrait, face=args.face or 0)
     _tell_of_faces(talker, args.face, progress)
+    _tell_of_flaws(talker, args)
     frames = talker.generate(
         speech,
         controls=controls,
@@ -301,6 +308,15 @@ def _tell_of_faces(talker: Any, chosen: int | None, progress: Progress) -> None:
     x0, y0, x1, y1 = (round(v) for v in talker.face.box)
     which = "the largest" if chosen is None else f"number {chosen}"
     progress.say(f"{count} faces: using {which}, at {x0},{y0} to {x1},{y1}; --face N chooses")
+
+
+def _tell_of_flaws(talker: Any, args: argparse.Namespace) -> None:
+    """What will look wrong: a warning each, or with --strict the end, before the work begins."""
+    flaws = [f"{args.portrait}: {text}" for text in talker.warnings]
+    if args.strict and (args.warnings or flaws):
+        raise UserError("; ".join([*args.warnings, *flaws]))
+    for line in flaws:
+        warnings.warn(line, InputWarning, stacklevel=2)
 
 
 def _sheet_frames(total: int) -> dict[int, None]:

@@ -35,6 +35,7 @@ from vasa_jax.face.autoencoder import Appearance, from_uint8
 from vasa_jax.face.detail import portrait_detail
 from vasa_jax.face.finder import Face, FaceFinder
 from vasa_jax.face.fit import FaceFit, fit_portrait
+from vasa_jax.face.quality import Flaw, flaws
 from vasa_jax.generate.blinks import add_blinks
 from vasa_jax.generate.engine import engine_for
 from vasa_jax.generate.offline import (
@@ -84,8 +85,8 @@ class Talker:
     """One portrait ready to speak.
 
     ``release`` is a loaded one, a name, a folder or a URL; ``portrait`` a path or uint8 RGB
-    (Y, X, 3); ``face`` chooses among several, 0 is the largest. Raises UserError when the picture
-    can't be read or has no face.
+    (Y, X, 3); ``face`` chooses among several, 0 is the largest. ``flaws`` says what will look wrong
+    in it. Raises UserError when the picture can't be read or has no face.
     """
 
     def __init__(
@@ -100,8 +101,9 @@ class Talker:
         self._name = "the picture" if isinstance(portrait, np.ndarray) else os.fspath(portrait)
         image = _as_picture(portrait)
         self.image = _within(image, max_side)
-        self.faces: list[Face] = FaceFinder().find(self.image)
+        self.faces: list[Face] = FaceFinder().find(self.image, everybody=face > 0 or None)
         self.face = _choose(self.faces, face, self._name)
+        self.flaws: list[Flaw] = flaws(self.image, self.face)
         self.engine = engine_for(release)
         self.crop = align.crop_from_landmarks(self.face.landmarks)
         square = align.extract(self.image, self.crop, self.engine.size)
@@ -127,6 +129,11 @@ class Talker:
     def appearance(self) -> Appearance:
         """What the renderer knows of the portrait; waits until it is known."""
         return self._prepared.result()[1]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will look wrong with this portrait, one line each; mostly none."""
+        return [flaw.text for flaw in self.flaws]
 
     @property
     def release(self) -> Release:
@@ -362,6 +369,7 @@ class Talker:
             "faces": len(self.faces),
             "face_box": [round(v, 1) for v in self.face.box],
             "face_score": round(self.face.score, 4),
+            "warnings": self.warnings,
             "portrait_size": [self.image.shape[1], self.image.shape[0]],
             "release": release.name,
             "release_sha256": release.sha256,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.io.atomic import existing_file, replacing
+from vasa_jax.io.picture_header import HEAD_BYTES, declared_size, is_heic
 
 Path = str | os.PathLike[str]
 
@@ -29,33 +31,44 @@ FORMATS = (
     "PPM",
     "JPEG2000",
     "AVIF",
+    "HEIF",
     "ICO",
 )
-MAX_PIXELS = 120_000_000
+MAX_PIXELS = 120_000_000  # that are decoded; of a JPEG a part of what it has
 MAX_SIDE = 4096  # the widest picture that ordinary H.264 players take
 MIN_SIDE = 16
 BACKDROP = (128, 128, 128)  # behind transparent pixels: neither bright nor dark fringes
 
 
-def read_image(path: Path, *, max_side: int = MAX_SIDE) -> np.ndarray:
+def read_image(
+    path: Path,
+    *,
+    max_side: int = MAX_SIDE,
+    max_pixels: int | None = None,
+    formats: Sequence[str] = FORMATS,
+) -> np.ndarray:
     """The picture as people see it: uint8 RGB (Y, X, 3).
 
-    Turned upright as its EXIF says, colours brought to sRGB, 16 bits scaled to 8, transparency laid
-    over neutral grey, the first frame of an animation; larger pictures are scaled down to
-    ``max_side`` pixels. Raises UserError when it is missing, no picture, cut off, or enormous.
+    Turned upright once, as its EXIF or its container says, colours brought to sRGB, 16 bits scaled
+    to 8, transparency laid over neutral grey, the first frame of an animation; larger pictures are
+    scaled down to ``max_side`` pixels. Refused before anything is decoded: pictures of more than
+    ``max_pixels``, and those of which more than ``MAX_PIXELS`` would have to be decoded. Raises
+    UserError when it is missing, no picture of these ``formats`` (Pillow's names), cut off, or too
+    large.
     """
     file = existing_file(path, "image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # EXIF quirks and sizes, which are judged below
-            return _read(file, max_side)
+            return _read(file, max_side, max_pixels, formats)
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(f"{file} is enormous; scale it below {MAX_SIDE} pixels first") from error
+        counted = re.search(r"\((\d+) pixels\)", str(error))
+        count = f"{int(counted[1]) / 1e6:.0f} million" if counted else "too many"
+        raise _too_large(file, f"{count} pixels", max_pixels, max_side) from error
     except Image.UnidentifiedImageError as error:
-        hint = "; save it as JPEG or PNG first" if file.suffix.lower() in (".heic", ".heif") else ""
-        raise UserError(f"{file} is not an image that can be read{hint}") from error
+        raise UserError(f"{file} is not an image that can be read") from error
     except MemoryError as error:
         raise UserError(f"{file} needs too much memory; scale it down first") from error
     except Exception as error:  # Pillow's decoders raise whatever broken bytes make them raise
@@ -125,19 +138,29 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def _read(file: Path, max_side: int) -> np.ndarray:
-    with _open(file) as image:
+def _read(
+    file: os.PathLike[str], max_side: int, max_pixels: int | None, formats: Sequence[str]
+) -> np.ndarray:
+    with open(file, "rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    # JPEG alone can be decoded at a part of its size, and says its size in a place of its own.
+    limit = min(max_pixels or MAX_PIXELS, MAX_PIXELS)
+    _check_pixels(file, declared_size(head), limit, max_side)
+    with _open(file, head, formats) as image:
         width, height = image.size
         if min(width, height) < MIN_SIDE:
             raise UserError(f"{file} is only {width}x{height} pixels; give a larger picture")
+        if max_pixels is not None:
+            _check_pixels(file, image.size, max_pixels, max_side)
         if max(width, height) > max_side:
             image.draft(None, (max_side, max_side))  # JPEG only: decodes at 1/2, 1/4 or 1/8
         if image.size[0] * image.size[1] > MAX_PIXELS:
-            raise UserError(f"{file} is enormous ({width}x{height} pixels); "
-                            f"scale it below {max_side} pixels first")  # fmt: skip
-        image.seek(0)
+            raise _too_large(file, f"{width}x{height} pixels", max_pixels, max_side)
         image.load()
         profile = image.info.get("icc_profile")
+        if image.format in ("AVIF", "HEIF"):
+            # Their container alone says how they are turned; a copy of that in XMP is stale.
+            image.info.pop("xmp", None)
         upright = ImageOps.exif_transpose(image) or image
         picture = _to_rgb(upright, profile)
     if max(picture.size) > max_side:
@@ -145,14 +168,41 @@ def _read(file: Path, max_side: int) -> np.ndarray:
     return np.array(picture)
 
 
-def _open(file: Path) -> Image.Image:
+def _check_pixels(
+    file: os.PathLike[str], size: tuple[int, int] | None, limit: int, max_side: int
+) -> None:
+    if size is not None and size[0] * size[1] > limit:
+        raise _too_large(file, f"{size[0]}x{size[1]} pixels", limit, max_side)
+
+
+def _too_large(
+    file: os.PathLike[str], what: str, max_pixels: int | None, max_side: int
+) -> UserError:
+    limit = (max_pixels or MAX_PIXELS) // 1_000_000
+    return UserError(f"{file} is too large: {what}, at most {limit} million can be read; "
+                     f"scale it down to {max_side} pixels a side first")  # fmt: skip
+
+
+def _open(file: os.PathLike[str], head: bytes, formats: Sequence[str]) -> Image.Image:
     """The common formats first: knowing all of Pillow's takes a tenth of a second."""
     Image.preinit()
+    if is_heic(head):
+        _learn_heic(file)
     try:
-        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
     except Image.UnidentifiedImageError:
         Image.init()
-        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
+
+
+def _learn_heic(file: os.PathLike[str]) -> None:
+    """Makes Pillow know HEIC; the package that decodes it is loaded for such a picture alone."""
+    try:
+        from pi_heif import register_heif_opener
+    except ImportError as error:
+        raise UserError(f"{file} is a HEIC picture, which needs pi-heif: pip install pi-heif; "
+                        "or save it as JPEG first") from error  # fmt: skip
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -26,7 +26,7 @@ SOURCES = ("microphone", "file")
 
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_PORTRAIT_BYTES = 12 * 1024 * 1024
-MAX_PORTRAIT_PIXELS = 40_000_000
+MAX_PORTRAIT_PIXELS = 50_000_000  # what phones take at most, 8064x6048 or 8160x6120
 RATES_HZ = (8_000, 48_000)
 MAX_TEXT_BYTES = 32 * 1024  # a browser's offer has about ten; all others are small
 

@@ -240,6 +240,7 @@ class LiveServer:
                 "width": size[0],
                 "height": size[1],
                 "faces": len(talker.faces),
+                "warnings": [{"code": f.code, "message": f.text} for f in talker.flaws],
                 "ms": round((time.perf_counter() - began) * 1e3, 1),
             }
         )

@@ -358,7 +358,16 @@ async function upload(file) {
   }
   session?.close("stopped");
   portrait = answer.portrait;
+  const lines = (answer.warnings || []).map((warning) => {
+    const line = document.createElement("li");
+    line.textContent = warning.message;
+    return line;
+  });
+  $("warnings").replaceChildren(...lines);
+  $("warnings").hidden = !lines.length;
   const old = $("still").src;
+  // Some browsers can't show a HEIC; the video shows it.
+  $("still").onerror = () => say("This browser can't show the picture before it speaks.");
   $("still").src = URL.createObjectURL(file);
   if (old.startsWith("blob:")) URL.revokeObjectURL(old);
   state("ready");
