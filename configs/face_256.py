@@ -3,7 +3,8 @@
 The volume keeps its 64 x 64 cells; encoder and decoder have one resampling less, so all weights
 fit the 512 px model (--set initial=runs/face_256 there).
 
-Data     as configs/face_256_lite.py
+Data     as configs/face_256_lite.py without --portraits; clips of one person in a folder of that
+         person (CLIPS/anna/a.mp4)
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256.py --workdir runs/face_256
 Smoke    ...face_256.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
 Cost     see `vasa-jax inspect`; not yet trained at this size
@@ -21,6 +22,9 @@ from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
 from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfig
 
+# Not portraits: their sources are warped by the lite flow, which this model would learn to undo.
+SHARES = (("synthetic", 0.7), ("video", 0.3))
+
 
 def get_config(variant: str = "base") -> VolumetricTrainConfig:
     optim = OptimConfig(
@@ -32,7 +36,7 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             size=256, remat=("encoder", "warp", "volume", "decoder"), precision=BF16
         ),
         discriminator=DiscriminatorConfig(precision=BF16),
-        data=FacePairsConfig(folder="$VASA_FACES", size=256),
+        data=FacePairsConfig(folder="$VASA_FACES", size=256, shares=SHARES),
         optim=optim,
         discriminator_optim=dataclasses.replace(optim, final_fraction=0.02),
         loop=LoopConfig(

@@ -5,6 +5,7 @@ Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --size
          python tools/make_head.py facekit.npz HEAD.npz --stills STILLS
          python -m vasa_jax.data.faces FACES --head HEAD.npz --stills STILLS \
              --portraits PHOTOGRAPHS --video CLIPS
+         Without photographs or clips say so: --set 'data.shares=[["synthetic", 1.0]]'
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256_lite.py --workdir runs/face
 Smoke    ...face_256_lite.py:smoke     (CPU, the bundled portrait only, about a minute; CI runs it)
 Cost     4.1 GFLOP per pair, forward and backward (train/cost.py); see experiments/LOG.md for hours
