@@ -14,6 +14,7 @@ Schedule of MegaPortraits: 200k steps, batch 24; the rest as in face_512.
 
 import dataclasses
 
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.faces import FacePairsConfig
 from vasa_jax.face.discriminator import DiscriminatorConfig
@@ -24,6 +25,8 @@ from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfi
 
 # Not portraits: their sources are warped by the lite flow, which this model would learn to undo.
 SHARES = (("synthetic", 0.7), ("video", 0.3))
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> VolumetricTrainConfig:
@@ -65,7 +68,9 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             ),
             optim=small,
             discriminator_optim=small,
-            loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),
+            loop=LoopConfig(
+                log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40, mesh=ANY
+            ),
             batch=4,
         )  # fmt: skip
     raise ValueError(f"face_256 has the variants base and smoke, not {variant!r}")

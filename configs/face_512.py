@@ -16,6 +16,7 @@ discriminator to 4e-6), no clipping, starting from the 256 px model (--set initi
 
 import dataclasses
 
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.faces import FacePairsConfig
 from vasa_jax.face.discriminator import DiscriminatorConfig
@@ -27,6 +28,8 @@ from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfi
 
 # Not portraits: their sources are warped by the lite flow, which this model would learn to undo.
 SHARES = (("synthetic", 0.7), ("video", 0.3))
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> VolumetricTrainConfig:
@@ -70,7 +73,9 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             ),
             optim=small,
             discriminator_optim=small,
-            loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),
+            loop=LoopConfig(
+                log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40, mesh=ANY
+            ),
             batch=4,
         )  # fmt: skip
     if variant == "overfit":
@@ -100,7 +105,8 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             optim=known,
             discriminator_optim=dataclasses.replace(known, lr=2e-4),
             loop=LoopConfig(
-                log_every=10, picture_every=100, evaluate_every=100, checkpoint_every=100
+                log_every=10, picture_every=100, evaluate_every=100, checkpoint_every=100,
+                mesh=ANY,
             ),
             batch=2,
             one_by_one=False,

@@ -24,6 +24,7 @@ it on with ``--set loss.velocity=1.0``.
 import dataclasses
 
 from vasa_jax.audio.encoder import EncoderConfig
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.motions import MotionDataConfig
 from vasa_jax.generate.model import MotionModelConfig
@@ -35,6 +36,8 @@ from vasa_jax.train.motion import MotionTrainConfig
 from vasa_jax.train.optim import OptimConfig
 
 VARIANTS = ("base", "aligned", "smoke")
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> MotionTrainConfig:
@@ -93,6 +96,8 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
             ),
             data=MotionDataConfig(batch=8),
             optim=OptimConfig(lr=3e-3, steps=200, warmup=10, ema_decay=0.95),
-            loop=LoopConfig(log_every=10, picture_every=0, evaluate_every=100, checkpoint_every=0),
+            loop=LoopConfig(
+                log_every=10, picture_every=0, evaluate_every=100, checkpoint_every=0, mesh=ANY
+            ),
         )
     raise KeyError(variant)
