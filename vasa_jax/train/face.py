@@ -137,12 +137,12 @@ class FaceTask:
         self.cfg = cfg
         if cfg.data.size != cfg.model.size:
             raise UserError(f"data.size {cfg.data.size} must equal model.size {cfg.model.size}")
+        self.pairs = FacePairs(cfg.data)
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
         else:
             head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
         self.model = FaceAutoencoder(cfg.model, head)
-        self.pairs = FacePairs(cfg.data)
         self.tx = make_optimizer(cfg.optim)
         self.perceptual: Any = None
         self.perceptual_weights: Any = None

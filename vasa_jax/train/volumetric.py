@@ -215,13 +215,13 @@ class VolumetricTask:
             raise UserError(f"data.size {cfg.data.size} must equal model.size {cfg.model.size}")
         if cfg.batch < 2:
             raise UserError("batch must be at least 2: every pair needs another person's pair")
+        self.pairs = FacePairs(cfg.data)
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
         else:
             head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
         self.model = VolumetricAutoencoder(cfg.model)
         self.discriminator = Discriminator(cfg.discriminator)
-        self.pairs = FacePairs(cfg.data)
         self.tx = make_optimizer(cfg.optim)
         self.discriminator_tx = make_optimizer(cfg.discriminator_optim)
         vgg, vgg_weights, embed = None, None, None
