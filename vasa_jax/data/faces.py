@@ -14,6 +14,7 @@ takes that order from the folders it is given: DIR/anna/*.mp4 are clips of Anna.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def example_head() -> Head:
     return heads.head_from_arrays(load_release("lite").params["head"])
 
 
+@functools.cache  # where nothing is kept between runs, then at least within one
 def example_faces(size: int = SIZE) -> Path:
     """Face files of the bundled portrait alone, made once per user: for smoke runs and tests.
 
