@@ -173,7 +173,7 @@ def stratified(key: jax.Array, size: int) -> jax.Array:
     the first rows of a batch (one device's share, or one process's) always the smallest.
     """
     part = jax.random.permutation(jax.random.fold_in(key, 1), size)
-    return (part + jax.random.uniform(key, (size,))) / size
+    return (part.astype(jnp.float32) + jax.random.uniform(key, (size,))) / size
 
 
 def drawn_loss(
