@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.audio.features import FeatureConfig
-from vasa_jax.data.corpus import MotionClip, MotionCorpus
+from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
+from vasa_jax.data.shards import MotionClip
 from vasa_jax.metrics.sync_net import (
     CURVES,
     MAX_LAG_FRAMES,
