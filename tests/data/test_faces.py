@@ -134,6 +134,18 @@ def test_nobody_is_held_out_and_trained_on(tmp_path):
     assert kept == {"a", "b"} and judged == {"c", "d", "e"}
 
 
+def test_no_source_loses_all_its_people_to_another(tmp_path):
+    for name in "abcd":
+        faces_of(tmp_path, "synthetic", 1, name)
+    faces_of(tmp_path, "video", 1, "d")
+    cfg = FacePairsConfig(folder=str(tmp_path), held_out=1, shares=BOTH)
+    assert len(FacePairs(cfg).sources) == 2
+    assert set(FacePairs(cfg, held_out=True).person.values()) == {"c"}  # not whom the video needs
+    faces_of(tmp_path, "video", 1, "c")
+    with pytest.raises(UserError, match="lower data.held_out"):
+        FacePairs(dataclasses.replace(cfg, held_out=2))
+
+
 def test_a_source_without_files_is_told_and_does_not_change_the_shares(tmp_path):
     faces_of(tmp_path, "synthetic", 2)
     with pytest.raises(UserError, match=r"video, of which data.shares wants 0.4.*--set"):

@@ -48,7 +48,8 @@ def test_unfinished_files_are_no_training_data(tmp_path):
     for name in ("a.npz", "anna/b.npz", ".a.12.part.npz", "a.npz.tmp.npz", "head.part"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [p.name for p in finished_files(tmp_path)] == ["a.npz", "b.npz"]
+    assert [p.name for p in finished_files(tmp_path, below=True)] == ["a.npz", "b.npz"]
+    assert [p.name for p in finished_files(tmp_path)] == ["a.npz"]
 
 
 def test_a_name_with_variables_is_filled_or_refused(monkeypatch, tmp_path):
@@ -150,7 +151,10 @@ def test_photographs_and_clips_of_strangers_become_face_files(
     monkeypatch.setattr(faces, "from_video", from_video)
     left_out = LeftOut()
     assert faces.make_videos(tmp_path / "out", strangers, head=None, left_out=left_out) == 5
-    made = {str(p.relative_to(tmp_path / "out")): p for p in finished_files(tmp_path / "out")}
+    made = {
+        str(p.relative_to(tmp_path / "out")): p
+        for p in finished_files(tmp_path / "out", below=True)
+    }
     assert sorted(made) == ["video/anna/x.webm.npz", "video/x.MOV.npz", "video/x.mp4.npz"]
     shade = np.load(made["video/x.MOV.npz"])["images"].mean()
     assert abs(shade - 120) < 4

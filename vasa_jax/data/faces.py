@@ -114,20 +114,27 @@ class FacePairs:
     """Pairs drawn from face files; batch ``n`` is a pure function of (seed, n).
 
     ``held_out`` asks for the people that training does not see, or where nobody is held out (one
-    person alone, or ``cfg.held_out`` is 0) for those of training.
+    person alone, or ``cfg.held_out`` is 0) for those of training. The only person of a source is
+    never held out.
     """
 
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
         self.person: dict[Path, str] = {}
         found = _people_of_sources(cfg)
-        kept_back = {name for _, people in found for name in _last(people, cfg.held_out)}
+        needed = {name for _, people in found if len(people) == 1 for name in people}
+        kept_back = {n for _, people in found for n in _last(people, cfg.held_out, needed)}
         wanted = [
             (share, {n: f for n, f in people.items() if (n in kept_back) == held_out})
             for share, people in found
         ]
         if not any(people for _, people in wanted):
             wanted = found
+        elif not held_out and not all(people for _, people in wanted):
+            raise UserError(
+                "the people of one source of data.shares are all held out of another; lower "
+                f"data.held_out ({cfg.held_out}) or leave that source out"
+            )
         self.sources: list[tuple[float, list[Path]]] = []
         self._files: list[list[list[Path]]] = []  # of each source, of each person
         for share, people in wanted:
@@ -254,7 +261,7 @@ def _people_of_sources(cfg: FacePairsConfig) -> list[tuple[float, dict[str, list
             continue
         folder = root / source
         people: dict[str, list[Path]] = {}
-        for path in finished_files(folder):
+        for path in finished_files(folder, below=True):
             name = person_of(path, folder) or f"{source}/{path.name}"
             people.setdefault(name, []).append(path)
         if not people:
@@ -270,10 +277,10 @@ def _people_of_sources(cfg: FacePairsConfig) -> list[tuple[float, dict[str, list
     return found
 
 
-def _last(people: dict[str, list[Path]], count: int) -> list[str]:
-    """The last people of a source that are held out: at most half of them."""
-    count = min(count, len(people) // 2)
-    return list(people)[len(people) - count :]
+def _last(people: dict[str, list[Path]], count: int, needed: set[str]) -> list[str]:
+    """The last people of a source that are held out: at most half of them, none of the needed."""
+    free = [name for name in people if name not in needed]
+    return free[max(len(free) - min(count, len(people) // 2), 0) :]
 
 
 def keep_head(head: Path, folder: Path) -> None:

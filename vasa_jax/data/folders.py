@@ -45,12 +45,17 @@ def data_folder(name: str, setting: str) -> Path:
     return Path(os.path.expanduser(filled))
 
 
-def finished_files(folder: Path, ending: str = ".npz") -> list[Path]:
-    """Files of training data in a folder and below it, in order; parts of unfinished ones are not.
+def finished_files(folder: Path, *, below: bool = False) -> list[Path]:
+    """Files of training data (.npz) in a folder, perhaps also ``below`` it, in order.
 
-    Those have hidden names, or end in ``.tmp.npz`` as earlier versions named them.
+    Parts of unfinished ones are left out: they have hidden names, or end in ``.tmp.npz`` as earlier
+    versions named them.
     """
-    return [p for p in _files(folder, (ending,)) if not p.name.endswith(f".tmp{ending}")]
+    return [
+        p
+        for p in _files(folder, (".npz",))
+        if not p.name.endswith(".tmp.npz") and (below or p.parent == folder)
+    ]
 
 
 def media_files(folder: Path, endings: Sequence[str], what: str) -> list[Path]:

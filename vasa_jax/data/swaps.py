@@ -189,7 +189,7 @@ def refuse_trained_people(people: list[Person], faces: Path) -> dict[str, float 
     Returns the number of files and the smallest distance (largest difference of one coefficient, in
     sigmas). Raises UserError when one of them is the same person, or the folder holds none.
     """
-    files = finished_files(faces / "synthetic")
+    files = finished_files(faces / "synthetic", below=True)
     if not files:
         raise UserError(f"{faces} holds no face files (synthetic/*.npz) to compare people with")
     trained = []
