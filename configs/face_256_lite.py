@@ -5,6 +5,7 @@ Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --size
          python tools/make_head.py facekit.npz HEAD.npz --stills STILLS
          python -m vasa_jax.data.faces FACES --head HEAD.npz --stills STILLS \
              --portraits PHOTOGRAPHS --video CLIPS
+         Without photographs or clips say so: --set 'data.shares=[["synthetic", 1.0]]'
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_256_lite.py --workdir runs/face
 Smoke    ...face_256_lite.py:smoke     (CPU, the bundled portrait only, about a minute; CI runs it)
 Cost     4.1 GFLOP per pair, forward and backward (train/cost.py); see experiments/LOG.md for hours
@@ -13,11 +14,14 @@ Cost     4.1 GFLOP per pair, forward and backward (train/cost.py); see experimen
 
 import dataclasses
 
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.data.faces import FacePairsConfig
 from vasa_jax.face.autoencoder import FaceConfig
 from vasa_jax.train.face import FaceLossConfig, FaceTrainConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> FaceTrainConfig:
@@ -43,7 +47,9 @@ def get_config(variant: str = "base") -> FaceTrainConfig:
             data=FacePairsConfig(folder="example", size=64),
             loss=FaceLossConfig(perceptual=0.0, identity=0.0, window=0),
             optim=dataclasses.replace(base.optim, steps=40, warmup=4, lr=3e-3),
-            loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),
+            loop=LoopConfig(
+                log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40, mesh=ANY
+            ),
             batch=4,
         )  # fmt: skip
     raise ValueError(f"face_256_lite has the variants base and smoke, not {variant!r}")

@@ -1,6 +1,8 @@
 """Stage 1, full: MegaPortraits' graph with VASA-1's factors and losses, 512 px, 175 M parameters.
 
-Data     as configs/face_256_lite.py, with --size 512 and stills rendered at 512 px
+Data     as configs/face_256_lite.py without --portraits, with --size 512 for data.faces and
+         --size 1024 for the stills, which are cut to the head; clips of one person in a folder of
+         that person (CLIPS/anna/a.mp4)
 Look     vasa-jax inspect configs/face_512.py        (parameters, FLOPs, activations per module)
 Run      VASA_FACES=FACES vasa-jax train --config configs/face_512.py --workdir runs/face_512
 Smoke    ...face_512.py:smoke     (CPU, the bundled portrait only; minutes, mostly compilation)
@@ -14,6 +16,7 @@ discriminator to 4e-6), no clipping, starting from the 256 px model (--set initi
 
 import dataclasses
 
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.faces import FacePairsConfig
 from vasa_jax.face.discriminator import DiscriminatorConfig
@@ -22,6 +25,11 @@ from vasa_jax.train.disguise import DisguiseConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
 from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfig
+
+# Not portraits: their sources are warped by the lite flow, which this model would learn to undo.
+SHARES = (("synthetic", 0.7), ("video", 0.3))
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> VolumetricTrainConfig:
@@ -34,7 +42,7 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             remat=("encoder", "warp", "volume", "decoder"), precision=BF16
         ),
         discriminator=DiscriminatorConfig(precision=BF16),
-        data=FacePairsConfig(folder="$VASA_FACES", size=512),
+        data=FacePairsConfig(folder="$VASA_FACES", size=512, shares=SHARES),
         optim=optim,
         discriminator_optim=dataclasses.replace(optim, final_fraction=0.02),
         loop=LoopConfig(
@@ -65,7 +73,9 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             ),
             optim=small,
             discriminator_optim=small,
-            loop=LoopConfig(log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40),
+            loop=LoopConfig(
+                log_every=5, picture_every=40, evaluate_every=40, checkpoint_every=40, mesh=ANY
+            ),
             batch=4,
         )  # fmt: skip
     if variant == "overfit":
@@ -95,7 +105,8 @@ def get_config(variant: str = "base") -> VolumetricTrainConfig:
             optim=known,
             discriminator_optim=dataclasses.replace(known, lr=2e-4),
             loop=LoopConfig(
-                log_every=10, picture_every=100, evaluate_every=100, checkpoint_every=100
+                log_every=10, picture_every=100, evaluate_every=100, checkpoint_every=100,
+                mesh=ANY,
             ),
             batch=2,
             one_by_one=False,

@@ -11,12 +11,15 @@ Then     python -m vasa_jax.data.motions videos OUT --folder DIR --encoder runs/
 
 import dataclasses
 
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.face.motion_encoder import MotionEncoderConfig
 from vasa_jax.train.encoder import EncoderDataConfig, EncoderTrainConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
 
 VARIANTS = ("base", "smoke")
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> EncoderTrainConfig:
@@ -34,6 +37,8 @@ def get_config(variant: str = "base") -> EncoderTrainConfig:
             data=EncoderDataConfig(),
             batch=32,
             optim=OptimConfig(lr=3e-3, steps=200, warmup=10, ema_decay=0.95),
-            loop=LoopConfig(log_every=20, picture_every=0, evaluate_every=200, checkpoint_every=0),
+            loop=LoopConfig(
+                log_every=20, picture_every=0, evaluate_every=200, checkpoint_every=0, mesh=ANY
+            ),
         )
     raise KeyError(variant)

@@ -22,6 +22,7 @@ Overfit  vasa-jax train --config configs/motion_lite.py:overfit --workdir runs/o
 import dataclasses
 
 from vasa_jax.audio.encoder import EncoderConfig
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.data.motions import MotionDataConfig
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.losses.diffusion import MotionLossConfig
@@ -32,6 +33,8 @@ from vasa_jax.train.motion import MotionTrainConfig
 from vasa_jax.train.optim import OptimConfig
 
 VARIANTS = ("base", "smoke", "overfit")
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> MotionTrainConfig:
@@ -80,7 +83,9 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
         ),
         data=MotionDataConfig(batch=8),
         optim=OptimConfig(lr=3e-3, steps=200, warmup=10, ema_decay=0.95),
-        loop=LoopConfig(log_every=10, picture_every=0, evaluate_every=100, checkpoint_every=0),
+        loop=LoopConfig(
+            log_every=10, picture_every=0, evaluate_every=100, checkpoint_every=0, mesh=ANY
+        ),
     )
     if variant == "smoke":
         return small

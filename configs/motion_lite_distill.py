@@ -27,11 +27,14 @@ import dataclasses
 from pathlib import Path
 
 from vasa_jax.core.config import load_config
+from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.train.distill import DistillConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
 
 VARIANTS = ("base", "smoke")
+
+ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
 
 
 def get_config(variant: str = "base") -> DistillConfig:
@@ -53,5 +56,7 @@ def get_config(variant: str = "base") -> DistillConfig:
     return dataclasses.replace(
         base,
         optim=OptimConfig(lr=1e-3, steps=150, warmup=10, weight_decay=0.0, ema_decay=0.95),
-        loop=LoopConfig(log_every=10, picture_every=0, evaluate_every=50, checkpoint_every=0),
+        loop=LoopConfig(
+            log_every=10, picture_every=0, evaluate_every=50, checkpoint_every=0, mesh=ANY
+        ),
     )

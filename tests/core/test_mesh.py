@@ -1,6 +1,7 @@
 """Where arrays lie: rules over names, the automatic choice, what does not fit."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from vasa_jax.core import mesh as meshes
-from vasa_jax.core.config import from_json, override, to_json
+from vasa_jax.core.config import from_json, load_config, override, to_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.train.loop import LoopConfig
@@ -100,6 +101,52 @@ def test_a_batch_must_divide_over_devices_and_microbatches():
         meshes.check_batch(mesh, 6)
     with pytest.raises(UserError, match=r"4 devices and 3 microbatches .* multiple of 12"):
         meshes.check_batch(mesh, 8, 3)
+
+
+SMOKES = ("face_256_lite", "face_256", "face_512", "motion_lite", "motion_base", "motion_encoder",
+          "motion_lite_distill")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMOKES)
+def test_smoke_variants_run_on_any_number_of_devices(name):
+    cfg = load_config(f"configs/{name}.py:smoke")
+    rows = getattr(cfg, "batch", None) or cfg.data.batch
+    for count in range(1, 18):
+        mesh = meshes.fitted(cfg.loop.mesh, rows, cfg.optim.accumulate, count)
+        assert 1 <= mesh.devices <= count and rows % mesh.devices == 0
+        assert all(rows % more for more in range(mesh.devices + 1, count + 1))  # no more would do
+
+
+def test_as_many_devices_as_a_batch_divides_over_and_no_others_are_touched():
+    whole = MeshConfig(fsdp=2)
+    assert meshes.fitted(whole, 5, 1, 8) is whole
+    some = dataclasses.replace(whole, devices=-1)
+    assert meshes.fitted(some, 12, 1, 8).devices == 6
+    assert meshes.fitted(some, 12, 3, 8).devices == 4  # four rows in each microbatch
+    assert meshes.fitted(some, 12, 1, 4, processes=2).devices == 6  # three of each process
+    assert meshes.fitted(some, 5, 1, 8).devices == 0  # none that fsdp divides: told by the check
+    with pytest.raises(ValueError, match="devices"):
+        MeshConfig(devices=-2)
+
+
+def test_the_first_devices_of_each_process_are_used():
+    class Device(NamedTuple):
+        process_index: int
+        id: int
+
+    found = [Device(p, i) for p in (1, 0) for i in range(4)]
+    mesh_devices = lambda n: meshes.used_devices(MeshConfig(devices=n), found)  # noqa: E731
+    assert mesh_devices(4) == [Device(0, 0), Device(0, 1), Device(1, 0), Device(1, 1)]
+    assert mesh_devices(0) == mesh_devices(-1) == sorted(found)
+    for wrong in (3, 10):
+        with pytest.raises(UserError, match=f"loop.mesh.devices is {wrong}; there are 8"):
+            mesh_devices(wrong)
+
+
+def test_the_message_names_the_setting():
+    mesh = meshes.abstract_mesh(MeshConfig(), 8)
+    with pytest.raises(UserError, match=r"--set data.batch=16, or .*loop.mesh.devices=N"):
+        meshes.check_batch(mesh, 12, option="data.batch")
 
 
 def test_rows_are_told_from_what_belongs_to_the_batch():

@@ -36,7 +36,7 @@ def test_full_stage_one_smoke_run_learns(tmp_path, monkeypatch):
     assert rows[-1]["l1"] < 0.8 * rows[0]["l1"]  # the first row is that of step 5
     first, last = (row["psnr"] for row in read_log(run, "evaluate"))
     assert last > first + 2.0  # dB
-    assert {"transfer", "contrastive", "eyes", "discriminator"} <= set(rows[-1])
+    assert {"transfer_l1", "contrastive", "eyes", "discriminator"} <= set(rows[-1])
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,6 +169,31 @@ def test_every_parameter_moves_the_picture():
     # What a norm takes away again has no gradient but for rounding: nothing else may be silent.
     assert not silent
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_no_encoder_sees_the_background():
+    """Others remove it for the identity alone: then the volume learns rooms (paper facts 4.1)."""
+    model = VolumetricAutoencoder(TINY)
+    image = pictures(1)
+    mask = jnp.zeros((1, 128, 128, 1)).at[:, 32:96, 40:88].set(1.0)
+
+    inputs = {}
+
+    def note(call, args, kwargs, context):
+        """Keeps what the encoders are given; what they make of it is of no interest."""
+        kind = type(context.module).__name__
+        if kind not in ("VolumeEncoder", "IdentityEncoder") or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        inputs[kind] = args[0]
+        if len(inputs) == 2:
+            raise StopIteration
+        return jnp.zeros((1, 4, 4, TINY.identity_code))
+
+    with nn.intercept_methods(note), pytest.raises(StopIteration):
+        model.encode({}, image, mask, POSE[None], jnp.zeros((1, TINY.dynamics)))
+    assert sorted(inputs) == ["IdentityEncoder", "VolumeEncoder"]
+    for given in inputs.values():
+        np.testing.assert_allclose(given, image * mask, atol=1e-6)
 
 
 def test_the_interface_encodes_once_and_renders_many():

@@ -4,15 +4,19 @@ The reference is always the same run on this process's one device. Sums over dev
 another order, so losses may differ by rounding: ``RTOL``, where the log keeps six digits.
 """
 
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from tests.train.many_devices import finish, job, start, train, train_together
+from tests.train.many_devices import QUICK, ROOT, finish, job, start, train, train_together
 from vasa_jax.checkpoint.train_state import Checkpoints, read_params
 from vasa_jax.core.tree import flatten
+from vasa_jax.train.distributed import processes_on_host
 from vasa_jax.train.log import read_log
 
 RTOL = 1e-4
@@ -144,3 +148,76 @@ def test_faces_train_alike_on_one_device_and_on_four(task, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "four"), losses(tmp_path / "one"), rtol=5e-4)
     part, whole = (event(tmp_path / n, "compiled")["params"] for n in ("four", "one"))
     assert part < 0.6 * whole
+
+
+def eight_devices(*words, **environment):
+    """A program of Python's that sees eight devices."""
+    flags = f"--xla_force_host_platform_device_count=8 {QUICK}"
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)], cwd=ROOT, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "VASA_CACHE": "off", "XLA_FLAGS": flags}
+        | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("environment", "count"), [
+    ({}, None),
+    ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_NODEID": "1"}, 1),
+    ({"SLURM_TASKS_PER_NODE": "8(x2)", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, 1),
+    ({"SLURM_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "2"}, 1),
+    ({"SLURM_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "1"}, 2),
+    ({"SLURM_TASKS_PER_NODE": "1", "SLURM_NODEID": "3"}, None),
+    ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 4),
+])  # fmt: skip
+def test_processes_on_a_host_are_counted(environment, count):
+    assert processes_on_host(environment) == count
+
+
+@pytest.mark.parametrize("tasks", ["1(x2)", "2"])
+def test_the_only_task_of_a_host_sees_all_of_its_devices(tasks):
+    """JAX shows a task of SLURM one GPU, which fits one task for each; ours is one per host."""
+    code = (
+        "import jax\nfrom jax._src import xla_bridge\nfrom vasa_jax.train import distributed\n"
+        "distributed.initialize(coordinator=None, processes=None, process_id=None, cluster=True)\n"
+        "print('shown', xla_bridge.CUDA_VISIBLE_DEVICES.value, jax.device_count())"
+    )
+    alone = tasks == "1(x2)"
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid() + alone), "SLURM_NTASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "2" if alone else "1",
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
+    }  # fmt: skip
+    ranks = [
+        {"SLURM_PROCID": str(i), "SLURM_LOCALID": "0" if alone else str(i),
+         "SLURM_NODEID": str(i) if alone else "0"}
+        for i in range(2)
+    ]  # fmt: skip
+    said = finish(*(eight_devices("-c", code, **slurm, **rank) for rank in ranks))
+    for i, text in enumerate(said):
+        assert f"shown {'all' if alone else i} 16" in text
+
+
+def test_a_batch_that_does_not_divide_is_told_before_anything_is_loaded(tmp_path):
+    run = tmp_path / "run"
+    words = ["-m", "vasa_jax.cli.main", "train", "--workdir", run]
+    words += ["--config", "configs/face_256_lite.py", "--set", "data.folder=/nowhere"]
+    process = eight_devices(*words)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and len(said.splitlines()) == 1
+    assert "a batch of 4 does not divide over 8 devices" in said and "--set batch=8" in said
+    assert not run.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "used"), [
+    ("face_256_lite", 4), ("face_256", 4), ("face_512", 4), ("motion_lite", 8),
+    ("motion_base", 8), ("motion_encoder", 8),
+])  # fmt: skip
+def test_smoke_variants_run_on_eight_devices(name, used, tmp_path):
+    words = ["-m", "vasa_jax.cli.main", "train", "--workdir", tmp_path / "run", "--steps", 1]
+    words += ["--config", f"configs/{name}.py:smoke", "--set", "loop.picture_every=0"]
+    (said,) = finish(eight_devices(*words, "--set", "loop.evaluate_every=0"))
+    assert "finished 1 steps" in said
+    assert f" = {used} x " in event(tmp_path / "run", "start")["mesh"]
+    assert ("of 8 devices are used" in said) == (used < 8)

@@ -147,7 +147,16 @@ def test_one_by_one_is_nothing_but_less_memory():
 
 def test_a_perfect_renderer_pays_nothing():
     terms = terms_of(passes_of())
-    for name in ("l1", "perceptual", "face", "eyes", "transfer", "cross_identity", "canonical"):
+    for name in (
+        "l1",
+        "perceptual",
+        "face",
+        "eyes",
+        "transfer_l1",
+        "transfer_perceptual",
+        "cross_identity",
+        "canonical",
+    ):
         assert abs(terms[name]) < 1e-5, name
 
 
@@ -157,7 +166,7 @@ def test_a_perfect_renderer_pays_nothing():
     # Cross identity between frames of one person could not see this.
     ("takes the identity of the driver", ("cross_identity",)),
     # Comparing pictures that differ in pose or dynamics anyway could not see these.
-    ("expression stays in the volume", ("canonical", "transfer")),
+    ("expression stays in the volume", ("canonical", "transfer_l1", "transfer_perceptual")),
     ("pose leaks into the code", ("contrastive",)),
 ])  # fmt: skip
 def test_each_defect_is_punished(defect, punished):

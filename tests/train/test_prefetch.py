@@ -112,6 +112,6 @@ def test_without_grain_a_thread_makes_them_and_a_line_says_so(monkeypatch):
 def test_a_batch_that_does_not_divide_is_refused_before_it_is_made():
     task = PureToyTask(ToyConfig())
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    with pytest.raises(UserError, match="a batch of 8 does not divide over 1 devices and 3"):
+    with pytest.raises(UserError, match="a batch of 8 does not divide over 1 device and 3"):
         next(placed_batches(task, mesh, 0, parts=3))
     assert task.served == []

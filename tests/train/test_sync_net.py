@@ -8,8 +8,8 @@ import pytest
 from vasa_jax.audio.features import FeatureConfig
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.augment import AugmentConfig
-from vasa_jax.data.corpus import MotionClip, write_shard
 from vasa_jax.data.motions import MotionDataConfig
+from vasa_jax.data.shards import MotionClip, write_shard
 from vasa_jax.metrics.sync_net import CURVES, SyncNetConfig
 from vasa_jax.train import loop
 from vasa_jax.train.optim import OptimConfig

@@ -57,7 +57,9 @@ def test_the_full_step_keeps_the_shapes_of_its_state(monkeypatch):
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )
-    assert {"loss", "perceptual", "transfer", "contrastive", "discriminator"} <= set(metrics)
+    assert {"loss", "perceptual", "transfer_l1", "transfer_perceptual", "contrastive"} <= set(
+        metrics
+    )
     assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
 
 
@@ -206,7 +208,8 @@ def test_terms_begin_when_their_share_of_the_run_is_done(monkeypatch):
         weight = task.weights(jnp.int32(step))
         assert weight["l1"] == c.l1
         assert weight["contrastive"] == mixing * c.contrastive
-        assert weight["transfer"] == transfer * c.transfer
+        for name in ("l1", "perceptual"):
+            assert weight[f"transfer_{name}"] == transfer * c.transfer * getattr(c, name)
 
 
 def test_boxes_reach_a_fifth_of_their_width_beyond_the_landmarks():

@@ -194,10 +194,11 @@ def full_layers(table: Table, scene: FullScene) -> None:
     k = cfg.dynamics_size
     face = rng.uniform(-1, 1, (1, k, k, 3)).astype(np.float32)
     table.add("E_dyn", net(lambda m, x: m.encode_dynamics(x), face), twin.dynamics(front(face)), 25)
-    z_id = net(lambda m, x: m.identity(x), image * mask)
-    table.add("identity encoder", z_id, back(twin.identity(front(image * mask))), 50)
-    posed = net(lambda m, x: m.encoder(x), image)
-    table.add("appearance encoder", posed, back(twin.encoder(front(image))), 30)
+    seen = image * mask
+    z_id = net(lambda m, x: m.identity(x), seen)
+    table.add("identity encoder", z_id, back(twin.identity(front(seen))), 50)
+    posed = net(lambda m, x: m.encoder(x), seen)
+    table.add("appearance encoder", posed, back(twin.encoder(front(seen))), 30)
     offset = net(lambda m, z, i: m.warp_source(z, i), z_dyn, z_id)
     table.add("warp generator", offset, twin.warp_source(q(z_dyn), front(z_id)), 25)
     matrix = jax.vmap(view_from_canonical)(pose)

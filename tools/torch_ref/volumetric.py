@@ -377,8 +377,8 @@ class VolumetricFace(nn.Module):
         self, image: Tensor, mask: Tensor, pose_B7: Tensor, z_dyn_BK: Tensor
     ) -> VolumetricAppearance:
         """Pictures (B, 3, Y, X) with masks (B, 1, Y, X), poses and dynamics -> appearance."""
-        z_id = self.identity(image * mask)
-        posed = self.encoder(image)
+        seen = image * mask
+        z_id, posed = self.identity(seen), self.encoder(seen)
         offset = self.warp_source(z_dyn_BK, z_id)
         canonical = self.resample(posed, pose_B7, offset, inwards=True)
         return VolumetricAppearance(self.volume(canonical), z_id)

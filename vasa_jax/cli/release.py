@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 DESCRIPTION = """\
 A release is a folder with all that inference needs: weights, configuration, statistics, card and
 checksums. `build` makes one from the newest checkpoints (averaged weights) of runs; with `--base`
-what is not named comes from another release. `show` verifies one and says what is in it.
+what is not named comes from another release. Unless you name others, the head is the one that the
+face run was trained with, and the card is drafted from the runs' configurations. `show` verifies a
+release and says what is in it.
 """
 
 EXAMPLES = """\
 examples:
-  vasa-jax release build --face runs/face --motion runs/motion --head head.npz \\
-      --card card.md --float16 face motion -o releases/mine
+  vasa-jax release build --face runs/face --motion runs/motion -o releases/mine
+  vasa-jax release build --face runs/face --motion runs/motion --card card.md \\
+      --float16 face motion -o releases/mine
   vasa-jax release build --base lite --student runs/student -o releases/mine \\
       --float16 face motion student head
   vasa-jax release show lite
@@ -39,8 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--student", metavar="RUNDIR",
         help="run of train/distill.py: few-step weights beside the motion model's, used by default",
     )  # fmt: skip
-    build.add_argument("--head", metavar="FILE.npz", help="the reduced head")
-    build.add_argument("--card", metavar="FILE.md", help="what the release says")
+    build.add_argument(
+        "--head",
+        metavar="FILE.npz",
+        help="the reduced head (default: the one that the face run was trained with)",
+    )
+    build.add_argument(
+        "--card",
+        metavar="FILE.md",
+        help="what the release says (default: a draft from the runs' configurations)",
+    )
     build.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to make")
     build.add_argument(
         "--float16",
@@ -77,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from vasa_jax.checkpoint.release import load_release, save_release
-    from vasa_jax.checkpoint.train_state import read_params
+    from vasa_jax.cli import release_parts as parts
     from vasa_jax.core.errors import UserError
 
     params: dict[str, Any] = {}
@@ -89,41 +101,53 @@ def _build(args: argparse.Namespace) -> int:
         params, config, stats = dict(base.params), dict(base.config), dict(base.stats)
         card = base.card
     else:
-        missing = [f"--{n}" for n in ("face", "motion", "head", "card") if not getattr(args, n)]
+        missing = [f"--{n}" for n in ("face", "motion") if not getattr(args, n)]
         if missing:
             raise UserError(f"{', '.join(missing)} missing; or name a release with --base")
-    if args.card:
-        if not Path(args.card).is_file():
-            raise UserError(f"no card file {args.card}")
-        card = Path(args.card).read_text(encoding="utf-8")
+    if args.card and not Path(args.card).is_file():
+        raise UserError(f"no card file {args.card}; without --card one is written from the runs")
     if args.motion:  # a student of another teacher
         params.pop("student", None)
         config.pop("student", None)
+        stats.pop("student", None)
     steps: dict[str, int] = dict(config.get("steps", {}))
+    if args.motion:
+        steps.pop("student", None)
     named = {"face": args.face, "motion": args.motion, "student": args.student}
     runs = {stage: Path(workdir) for stage, workdir in named.items() if workdir}
     for stage, workdir in runs.items():
-        steps[stage], params[stage] = read_params(workdir)
-        if not (workdir / "config.json").is_file():
-            raise UserError(f"{workdir} has no config.json; it is not a finished run folder")
-        config[stage] = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        if (workdir / "stats.json").is_file():
-            stats[stage] = json.loads((workdir / "stats.json").read_text(encoding="utf-8"))
+        steps[stage], params[stage], config[stage], table = parts.read_run(workdir, stage)
+        if table is not None:
+            stats[stage] = table
     if args.student:
         if "generate" not in config["student"]:
             raise UserError(f"{args.student} is no student; train one with motion_lite_distill.py")
         if stats.pop("student", None) != stats.get("motion"):
             raise UserError(f"{args.student} was distilled from other statistics than --motion's")
         if config["student"]["model"] != config["motion"]["model"]:
-            raise UserError(f"{args.student} has another model than {args.motion}")
+            raise UserError(f"{args.student} has another model than {args.motion or args.base}")
     if args.head:
-        params["head"] = _read_arrays(Path(args.head))
+        params["head"] = parts.read_head(Path(args.head))
+    elif args.face:
+        try:
+            params["head"] = parts.head_of_run(config["face"])
+        except UserError as error:
+            if not args.base:
+                raise
+            print(f"the head of {args.base} is kept: {error}", file=sys.stderr)
+    parts.check_parts(params, config, stats)
     for path in args.drop:
         _drop(params, path)
     config["steps"] = steps
     sampling = (config["motion"] if args.motion else config).get("generate")
     if sampling or args.generate:
         config["generate"] = _sampling(sampling or {}, args.generate)
+    if args.card:
+        card = Path(args.card).read_text(encoding="utf-8")
+    elif runs:  # the base's card would say what is no longer so
+        card = parts.card_of_runs(Path(args.output).name, config, runs)
+        if args.base:
+            card += f"\n## The base release, {args.base}\n\n{_lowered(base.card)}"
     digest = save_release(
         args.output,
         params,
@@ -135,7 +159,15 @@ def _build(args: argparse.Namespace) -> int:
     )
     megabytes = sum(f.stat().st_size for f in Path(args.output).iterdir()) / 1e6
     print(f"{args.output}  {megabytes:.1f} MB  sha256 {digest}")
+    if runs and not args.card:
+        print(f"its card is a draft: {Path(args.output) / 'card.md'}; --card FILE.md brings yours")
     return 0
+
+
+def _lowered(card: str) -> str:
+    """A card as a section of another: its headings two levels down."""
+    lines = card.splitlines(keepends=True)
+    return "".join(f"##{line}" if line.startswith("#") else line for line in lines)
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -170,20 +202,6 @@ def _sampling(table: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     from vasa_jax.generate.offline import GenerateDefaults
 
     return to_json(override(from_json(GenerateDefaults, table), settings))
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    """All arrays of an .npz as a flat or nested dict ("a/b" names nest)."""
-    import numpy as np
-
-    from vasa_jax.core.errors import UserError
-    from vasa_jax.core.tree import unflatten
-
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return unflatten({name: data[name] for name in data.files})
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the head {path}: {error}") from error
 
 
 def _drop(params: dict[str, Any], path: str) -> None:

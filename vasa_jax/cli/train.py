@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from vasa_jax.cli.settings import add_settings, configured
@@ -20,8 +21,9 @@ If the last checkpoint cannot be saved either, the exit code is 2, and the same 
 from the one before. If the loss stops being a number, the run ends with exit code 2 and keeps the
 batch.
 
-All devices of the machine are used: the batch is divided among them (loop.mesh.data), and with
-loop.mesh.fsdp=N also parameters, optimiser and average. Several machines train as one: the same
+All devices of the machine are used (of smoke variants, as many as their small batch divides over,
+loop.mesh.devices): the batch is divided among them (loop.mesh.data), and with loop.mesh.fsdp=N also
+parameters, optimiser and average. Several machines train as one: the same
 command on each, with --cluster under SLURM, Kubernetes or Open MPI, else with the last three
 options. The folder must be one that all of them see.
 
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if steps < 1:
         raise UserError(f"--steps wants a positive number, got {steps}")
     compile_cache.enable()
+    fitting = _fitted(cfg)  # before data and nets are loaded
 
     from vasa_jax.train import loop
 
@@ -104,13 +107,50 @@ def run(args: argparse.Namespace) -> int:
         cfg.task(),
         args.workdir,
         steps=steps,
-        loop=getattr(cfg, "loop", None),
+        loop=fitting,
         seed=getattr(cfg, "seed", 0),
         config=to_json(cfg),
         resume=args.resume,
         exits=True,
     )
     return 0
+
+
+def _fitted(cfg: Any) -> Any:
+    """The configuration's ``loop``, on devices that its batch divides over.
+
+    Raises UserError when it does not, naming the setting.
+    """
+    import dataclasses
+
+    import jax
+
+    from vasa_jax.core import mesh as meshes
+
+    loop = getattr(cfg, "loop", None)
+    if loop is None:
+        return None
+    option, rows = _batch(cfg)
+    parts = getattr(getattr(cfg, "optim", None), "accumulate", 1)
+    if not rows:
+        return loop
+    count = jax.device_count()
+    mesh = meshes.fitted(loop.mesh, rows, parts, jax.local_device_count(), jax.process_count())
+    used = meshes.make_mesh(mesh).size
+    meshes.check_batch(meshes.make_mesh(mesh), rows, parts, option)
+    if loop.mesh.devices == -1 and used < count and jax.process_index() == 0:
+        why = f"{option}={rows} does not divide over more"
+        print(f"{used} of {count} devices are used: {why}", file=sys.stderr)
+    return dataclasses.replace(loop, mesh=mesh)
+
+
+def _batch(cfg: Any) -> tuple[str, int]:
+    """The setting that says how many examples a batch has, and how many; 0 where none does."""
+    for name, part in (("batch", cfg), ("data.batch", getattr(cfg, "data", None))):
+        rows = getattr(part, "batch", None)
+        if isinstance(rows, int):
+            return name, rows
+    return "", 0
 
 
 def _steps(cfg: Any) -> int:

@@ -12,7 +12,9 @@ are, never what they are.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,6 +43,7 @@ class MeshConfig:
 
     data: int = -1
     fsdp: int = 1
+    devices: int = 0  # that are used, the first ones; 0: all; -1: as many as divide the batch
     rules: tuple[tuple[str, str], ...] = ()
     whole_below: int = 2**14  # scalars; the automatic choice leaves smaller arrays whole
 
@@ -48,6 +51,8 @@ class MeshConfig:
         sizes = (self.data, self.fsdp)
         if any(n < 1 and n != -1 for n in sizes) or sizes == (-1, -1):
             raise ValueError("mesh: data and fsdp are 1 or more, and one of them may be -1")
+        if self.devices < -1:
+            raise ValueError("mesh: devices is a number, 0 (all) or -1 (as many as fit the batch)")
         for expression, axes in self.rules:
             try:
                 re.compile(expression)
@@ -85,11 +90,50 @@ def mesh_sizes(cfg: MeshConfig, count: int) -> tuple[int, int]:
     return data, fsdp
 
 
+def used_devices(cfg: MeshConfig, devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those of ``devices`` that ``cfg.devices`` asks for, as many of each process.
+
+    -1 must have been replaced (``fitted``), and counts as all. UserError when there are too few.
+    """
+    found = sorted(devices, key=lambda d: (d.process_index, d.id))
+    if cfg.devices <= 0:
+        return found
+    blocks = [list(block) for _, block in itertools.groupby(found, lambda d: d.process_index)]
+    each, rest = divmod(cfg.devices, len(blocks))
+    if rest or each > min(map(len, blocks)):
+        raise UserError(
+            f"loop.mesh.devices is {cfg.devices}; there are {len(found)} devices of {len(blocks)} "
+            "process(es), and each gives as many"
+        )
+    return [device for block in blocks for device in block[:each]]
+
+
 def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over ``devices`` (default: all of all processes), each process's in one block."""
-    found = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
+    """The mesh over ``devices`` (default: all of all processes), each process's in one block.
+
+    UserError when ``cfg`` does not fit them.
+    """
+    found = used_devices(cfg, devices or jax.devices())
     table = np.asarray(found).reshape(mesh_sizes(cfg, len(found)))
     return Mesh(table, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def fitted(cfg: MeshConfig, rows: int, parts: int, local: int, processes: int = 1) -> MeshConfig:
+    """``cfg`` with as many devices as ``rows`` in ``parts`` microbatches divide over, if it is to.
+
+    ``local`` is how many each of the ``processes`` has. Where no number fits it stays all of them,
+    which ``check_batch`` then refuses.
+    """
+    if cfg.devices != -1:
+        return cfg
+    for each in range(local, 0, -1):
+        count = each * processes
+        if rows % (count * parts):
+            continue
+        with contextlib.suppress(UserError):
+            mesh_sizes(cfg, count)
+            return dataclasses.replace(cfg, devices=count)
+    return dataclasses.replace(cfg, devices=0)
 
 
 def abstract_mesh(cfg: MeshConfig, count: int) -> AbstractMesh:
@@ -217,13 +261,21 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def check_batch(mesh: Mesh | AbstractMesh, rows: int, parts: int = 1) -> None:
-    """UserError unless ``rows`` examples divide evenly over devices and ``parts`` microbatches."""
-    if rows % (mesh.size * parts):
+def check_batch(
+    mesh: Mesh | AbstractMesh, rows: int, parts: int = 1, option: str = "batch"
+) -> None:
+    """UserError unless ``rows`` examples divide evenly over devices and ``parts`` microbatches.
+
+    ``option`` is the setting that says how many there are.
+    """
+    step = mesh.size * parts
+    if rows % step:
         micro = f" and {parts} microbatches (optim.accumulate)" if parts > 1 else ""
+        devices = f"{mesh.size} device{'s' * (mesh.size != 1)}"
+        fewer = " or use fewer devices (--set loop.mesh.devices=N)" if mesh.size > 1 else ""
         raise UserError(
-            f"a batch of {rows} does not divide over {mesh.size} devices{micro}; "
-            f"make it a multiple of {mesh.size * parts}"
+            f"a batch of {rows} does not divide over {devices}{micro}; make it a multiple of "
+            f"{step}, as in --set {option}={-(-rows // step) * step},{fewer}".rstrip(",")
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
-from vasa_jax.data.corpus import MotionClip, write_shard
+from vasa_jax.data.shards import MotionClip, write_shard
 
 
 def synthetic_clip(rng: np.random.Generator) -> MotionClip:

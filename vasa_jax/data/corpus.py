@@ -1,158 +1,192 @@
-"""Clips of speech with the motion that belongs to it: in shards on disk, and a corpus in memory.
+"""The clips that stage 2 is trained on: those of some folders of shards, left where they are.
 
-A clip comes from any source: acted by rules, with exact truth for every frame (``data/acted.py``),
-or real video read by the motion encoder (``data/videos.py``). Shards are ``*.npz`` of float16
-motion and int16 sound, a few minutes each.
+Only an index is in memory, and workers read the same files; what was read lately is in the system's
+cache of files, once for all of them.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import typed
-from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
+from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.data.folders import data_folder, finished_files
+from vasa_jax.data.shards import MotionClip, Shard
 from vasa_jax.motion.latents import MotionStats
 
 
-class MotionClip(NamedTuple):
-    """Speech and motion of T frames."""
+class Clips(Sequence[MotionClip]):
+    """Clips by number, each read when it is asked for; clips in memory work the same.
 
-    samples: np.ndarray  # (640 T,) float32, 16 kHz
-    motion: np.ndarray  # (T, 54) float32
-    controls: Controls  # labels, leading shape (T,); *_on = 0 where not known
-    viseme: np.ndarray  # (T,) int8, -1 where not known
-    trust: np.ndarray  # (54,) weight of each dimension in the loss: 0 where the source is blind
-    speech: bool  # False: nobody speaks (such clips are never used as babble)
+    Attributes ``length`` (N,) in frames, ``speech`` (N,) bool and ``people``, N names.
+    """
+
+    def __init__(self, sources: Sequence[Shard | MotionClip]):
+        self._sources = list(sources)
+        rows = [row for i, source in enumerate(self._sources) for row in _rows(i, source)]
+        at, within, length, speech, people = zip(*rows, strict=True) if rows else ((),) * 5
+        self._at, self._within = np.array(at, np.int32), np.array(within, np.int32)
+        self.length, self.speech = np.array(length, np.int64), np.array(speech, bool)
+        self.people = np.array(people, np.str_)
+
+    def chosen(self, numbers: np.ndarray) -> Clips:
+        """Some of them, a mask or numbers."""
+        some = copy.copy(self)
+        for name in ("_at", "_within", "length", "speech", "people"):
+            setattr(some, name, getattr(self, name)[numbers])
+        return some
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __getitem__(self, number):  # type: ignore[no-untyped-def]  # an int, or a slice of them
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        source = self._sources[self._at[number]]
+        return source if isinstance(source, MotionClip) else source.clip(self._within[number])
+
+    def samples(self, number: int) -> np.ndarray:
+        """The sound of one alone."""
+        source = self._sources[self._at[number]]
+        is_clip = isinstance(source, MotionClip)
+        return source.samples if is_clip else source.samples(self._within[number])
+
+    def motions(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and motion of each in float64, file by file."""
+        for i, source in enumerate(self._sources):
+            mine = np.flatnonzero(self._at == i)
+            if not len(mine):
+                continue
+            if isinstance(source, MotionClip):
+                yield int(mine[0]), np.asarray(source.motion, np.float64)
+                continue
+            parts = np.split(source.motion(), np.cumsum(source.length)[:-1])
+            for number in mine:
+                yield int(number), parts[self._within[number]].astype(np.float64)
 
 
-def write_shard(path: str | Path, clips: Sequence[MotionClip]) -> None:
-    """Write clips to one ``.npz`` (temporary name, then renamed)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    length = np.array([len(c.motion) for c in clips], np.int32)
-
-    def stack(values: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
-        return np.concatenate([np.asarray(v) for v in values]).astype(dtype)
-
-    for c in clips:
-        if len(c.samples) != len(c.motion) * SAMPLES_PER_FRAME:
-            raise ValueError("a clip's sound and motion must be equally long")
-    table: dict[str, np.ndarray] = {
-        "length": length,
-        "samples": stack([np.clip(c.samples, -1, 1) * 32767 for c in clips], np.int16),
-        "motion": stack([c.motion for c in clips], np.float16),
-        "viseme": stack([c.viseme for c in clips], np.int8),
-        "trust": np.stack([c.trust for c in clips]).astype(np.float16),
-        "speech": np.array([c.speech for c in clips]),
-    }
-    for name in Controls._fields:
-        values = [getattr(c.controls, name) for c in clips]
-        table[f"controls_{name}"] = stack(values, np.float16)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **table)  # type: ignore[arg-type]  # names, not options
-    temporary.rename(path)
-
-
-def read_shard(path: str | Path) -> list[MotionClip]:
-    """The clips of a shard."""
-    with np.load(path) as table:
-        data = {k: table[k] for k in table.files}
-    out = []
-    end = np.cumsum(data["length"])
-    for i, stop in enumerate(end):
-        start = stop - data["length"][i]
-        controls = Controls(
-            *(data[f"controls_{n}"][start:stop].astype(np.float32) for n in Controls._fields)
-        )
-        sound = data["samples"][start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
-        out.append(
-            MotionClip(
-                sound,
-                data["motion"][start:stop].astype(np.float32),
-                controls,
-                data["viseme"][start:stop],
-                data["trust"][i].astype(np.float32),
-                bool(data["speech"][i]),
-            )  # fmt: skip
-        )
-    return out
+def _rows(at: int, source: Shard | MotionClip) -> Iterator[tuple[int, int, int, bool, str]]:
+    """Source, number in it, frames, speech and person of each clip."""
+    if isinstance(source, MotionClip):
+        yield at, 0, len(source.motion), source.speech, source.person
+        return
+    columns = (source.length, source.speech, source.people)
+    for number, (length, speech, person) in enumerate(zip(*columns, strict=True)):
+        yield at, number, int(length), bool(speech), person
 
 
 class MotionCorpus:
-    """All clips of some folders in memory (sound stays int16)."""
+    """All clips of some folders, and how often each is drawn."""
 
     def __init__(self, folders: Sequence[str], shares: Sequence[float] = ()):
-        self.clips: list[MotionClip] = []
-        self.weights: list[float] = []
-        self.sizes: list[int] = []  # clips of each folder
-        for i, folder in enumerate(folders):
-            path = typed(os.path.expandvars(folder))
-            found = [c for shard in sorted(path.glob("*.npz")) for c in read_shard(shard)]
+        """Raises UserError for a folder without shards: the other shares would change."""
+        if shares and len(shares) != len(folders):
+            raise UserError(
+                f"data.shares has {len(shares)} numbers for {len(folders)} of data.folders"
+            )
+        shards: list[Shard] = []
+        sizes = []
+        for folder in folders:
+            path = data_folder(folder, "data.folders")
+            found = [Shard(file) for file in finished_files(path)]
             if not found:
                 raise UserError(f"no motion shards in {path}; make some with vasa_jax.data.motions")
-            length = np.array([len(c.motion) for c in found], np.float64)
-            share = shares[i] / length.sum() if shares else 1.0
-            self.clips += found
-            self.weights += list(length * share)
-            self.sizes.append(len(found))
-        self._settle()
+            shards += found
+            sizes.append(sum(len(shard.length) for shard in found))
+        self._take(Clips(shards), sizes, shares)
 
     @classmethod
     def of(cls, clips: Sequence[MotionClip]) -> MotionCorpus:
         """A corpus of clips that are already in memory."""
-        return cls(())._take(clips, [float(len(c.motion)) for c in clips], [len(clips)])
+        corpus = cls(())
+        corpus._take(Clips(clips), [len(clips)], ())
+        return corpus
 
-    def _take(self, clips, weights, sizes) -> MotionCorpus:
-        self.clips, self.weights, self.sizes = list(clips), list(weights), list(sizes)
-        self._settle()
-        return self
+    def _take(self, clips: Clips, sizes: Sequence[int], shares: Sequence[float]) -> None:
+        self.clips, self.sizes = clips, list(sizes)  # sizes: clips of each folder
+        weights = clips.length.astype(np.float64)
+        if shares:
+            for (a, b), share in zip(self._folders(), shares, strict=True):
+                weights[a:b] *= share / max(weights[a:b].sum(), 1e-9)
+        self._settle(weights)
+
+    def _folders(self) -> list[tuple[int, int]]:
+        """First and last clip, exclusive, of each folder."""
+        ends = np.cumsum(self.sizes).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def _settle(self, weights: np.ndarray) -> None:
+        self.weights = weights
+        self.probability = weights / max(weights.sum(), 1e-9)
+        self.speaking = np.flatnonzero(self.clips.speech)
 
     def split(self, share: float) -> tuple[MotionCorpus, MotionCorpus]:
-        """Two corpora without a common recording: the rest, and the last ``share`` of each folder.
+        """Two corpora without a common person: the rest, and the last ``share`` of each folder.
 
-        The end, because variants of one recording lie side by side. At least one clip is held out;
-        with a share of 0 both are the whole corpus.
+        Clips whose person is not known count as of different people; the end is taken because
+        variants of one recording lie side by side. At least one person of each folder is held out,
+        if need be the one with the fewest clips, and a person who is held out of one folder is
+        held out of all. Where a folder has one person, or almost, its last clips are held out:
+        else nothing would be left to learn. With a share of 0 both are the whole corpus.
         """
         if share <= 0:
             return self, self
-        first = np.cumsum([0, *self.sizes[:-1]])
         last = np.zeros(len(self.clips), bool)
-        for start, size in zip(first, self.sizes, strict=True):
-            last[start + size - max(1, round(share * size)) : start + size] = True
-        parts = []
-        for chosen in (~last, last):
-            at = np.flatnonzero(chosen)
-            sizes = [int(chosen[a : a + n].sum()) for a, n in zip(first, self.sizes, strict=True)]
-            parts.append(
-                MotionCorpus(())._take(
-                    [self.clips[i] for i in at], [self.weights[i] for i in at], sizes
-                )
-            )
-        return parts[0], parts[1]
+        people, folders = self.clips.people, self._folders()
+        needed = {name for a, b in folders for name in _indispensable(people[a:b])}
+        for a, b in folders:
+            last[a:b] = _held_out(people[a:b], share, needed)
+        elsewhere = {str(name) for name in people[last] if name} - needed
+        last |= np.isin(people, list(elsewhere))
+        return self._part(~last), self._part(last)
 
-    def _settle(self) -> None:
-        self.probability = np.array(self.weights) / max(np.sum(self.weights), 1e-9)
-        self.speaking = [i for i, c in enumerate(self.clips) if c.speech]
+    def _part(self, chosen: np.ndarray) -> MotionCorpus:
+        part = MotionCorpus(())
+        part.clips = self.clips.chosen(chosen)
+        part.sizes = [int(chosen[a:b].sum()) for a, b in self._folders()]
+        part._settle(self.weights[chosen])
+        return part
 
     @property
     def frames(self) -> int:
-        return sum(len(c.motion) for c in self.clips)
+        return int(self.clips.length.sum())
 
     def stats(self) -> MotionStats:
-        """Mean and deviation of the motion as training will see it: weighted by the shares."""
-        weight = self.probability / np.array([len(c.motion) for c in self.clips])
-        mean = sum(
-            w * c.motion.sum(0, dtype=np.float64) for w, c in zip(weight, self.clips, strict=True)
-        )
-        square = sum(
-            w * np.square(c.motion - mean).sum(0) for w, c in zip(weight, self.clips, strict=True)
-        )
-        std = np.maximum(np.sqrt(square), 0.02)
-        return MotionStats(np.asarray(mean, np.float32), np.asarray(std, np.float32))
+        """Mean and deviation of the motion as training will see it: weighted by the shares.
+
+        Reads the motion of all clips once (2.7 kB a second), one file at a time.
+        """
+        weight = self.probability / np.maximum(self.clips.length, 1)
+        mean, square = np.zeros(MOTION_DIM), np.zeros(MOTION_DIM)
+        for number, motion in self.clips.motions():
+            mean += weight[number] * motion.sum(0)
+            square += weight[number] * np.square(motion).sum(0)
+        std = np.maximum(np.sqrt(np.maximum(square - np.square(mean), 0.0)), 0.02)
+        return MotionStats(mean.astype(np.float32), std.astype(np.float32))
+
+
+def _indispensable(people: np.ndarray) -> set[str]:
+    """The person of a folder without whom less than half of it would be left, if there is one."""
+    counts = Counter(str(name) for name in people if name)
+    return {name for name, count in counts.items() if 2 * count > len(people)}
+
+
+def _held_out(people: np.ndarray, share: float, needed: set[str]) -> np.ndarray:
+    """Which clips of one folder are held out (N,); ``needed`` people never are."""
+    wanted = max(1, round(share * len(people)))
+    names = np.array([name or f"/{i}" for i, name in enumerate(people)])  # unknown: each its own
+    clips = Counter(name for name in names.tolist() if name not in needed)
+    taken: list[str] = []
+    for name in reversed(clips):  # in order of their first clip
+        if sum(clips[n] for n in taken) + clips[name] > wanted:
+            break
+        taken.append(name)
+    if not taken and clips:
+        taken = [min(reversed(clips), key=lambda name: clips[name])]
+    if not taken:
+        return np.arange(len(people)) >= len(people) - wanted
+    return np.isin(names, taken)

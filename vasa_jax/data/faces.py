@@ -1,39 +1,52 @@
 """Stage-1 examples: pairs of pictures of one person with their place in the head model.
 
-A *face file* (.npz) holds one person in one crop: ``images`` (F, 256, 256, 3) uint8, ``motion``
-(F, 54) absolute with zero translation, ``placement`` (F, 3), ``identity`` (I,), ``shape`` (V, 3)
-cm as in ``FaceFit``, and ``target`` (F,) bool: whether the picture may be asked for (pictures that
-we warped ourselves may only be the source). Three makers, one format:
+Pairs are drawn from face files (``data/face_files.py``), which lie in one folder per source:
+``synthetic``, ``portraits``, ``video``. A file right in a source's folder is a person of its own;
+files in a folder below it, to any depth, are all of the person that this folder is named after,
+and the same name in two sources is the same person. People, not files, are neighbours in a batch,
+and are held out.
 
-* ``from_stills``: rendered people (``vasa_jax.data.synthetic stills``), exact geometry;
-* ``from_video``: a real clip, tracked and fitted;
-* ``from_portrait``: a real photograph, and copies of it moved by the analytic flow as sources, so
-  that the real picture, with real skin, hair and camera, is what has to be produced.
+    python -m vasa_jax.data.faces OUT --head HEAD.npz --stills DIR --portraits DIR --video DIR
+
+takes that order from the folders it is given: DIR/anna/*.mp4 are clips of Anna.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import typed
-from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.types import EXPRESSION
+from vasa_jax.data.face_files import (
+    FORMAT,
+    SIZE,
+    from_portrait,
+    from_stills,
+    from_video,
+    read_face_file,
+)
+from vasa_jax.data.folders import (
+    PICTURE_ENDINGS,
+    VIDEO_ENDINGS,
+    LeftOut,
+    data_folder,
+    finished_files,
+    made_from,
+    media_files,
+    one_line_errors,
+    person_of,
+)
 from vasa_jax.face import head as heads
-from vasa_jax.face.fit import LID_PAIRS
 from vasa_jax.face.head import Head
+from vasa_jax.io.atomic import replacing
 
-FORMAT = 2  # of face files; named in caches of them
-SIZE = 256  # px of a face file unless made with another --size
-BLINKS_KEPT = 4  # frames of a clip with shut eyes
-FIT_OF_SHUT = 0.62  # what landmarks of shut eyes are fitted with; detectors see them half open
-SHUT_SHARE = 0.6  # of the usual distance between the lids; a detector never sees it at zero
 EXAMPLE_PORTRAIT = Path(__file__).parents[1] / "assets" / "example" / "portrait.png"
+TRIES = 64  # draws by share of a person who is not the neighbour, before anybody else will do
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +59,9 @@ class FacePairsConfig:
         ("synthetic", 0.55),
         ("portraits", 0.25),
         ("video", 0.20),
-    )
-    held_out: int = 12  # last files of each source, for evaluation; 0: those of training
-    people: int = 0  # files of each source that are used, the first ones; 0: all
+    )  # of the sources; each that is named must have files ("example" has its own)
+    held_out: int = 12  # last people of each source, at most half, for evaluation; 0: nobody
+    people: int = 0  # people of each source that are used, the first ones; 0: all
     self_pairs: float = 0.06  # source and target the same picture: copy what need not change
     identity_noise: float = 0.2  # sigmas, on rendered people: a fit is never exact
     expression_noise: float = 0.04
@@ -57,183 +70,11 @@ class FacePairsConfig:
 
 
 def faces_folder(cfg: FacePairsConfig) -> Path:
-    """The folder with environment variables filled in; configs and releases keep the name."""
-    return typed(os.path.expandvars(cfg.folder))
+    """The folder with environment variables filled in; configs and releases keep the name.
 
-
-def write_face_file(path: Path, **arrays: np.ndarray) -> None:
-    """Writes one face file atomically."""
-    temporary = path.with_name(path.name + ".tmp.npz")
-    np.savez(temporary, **arrays)  # type: ignore[arg-type]  # no key is called allow_pickle
-    temporary.replace(path)
-
-
-def placement_of(head: Head, identity: np.ndarray, motion: np.ndarray, screen_V2: np.ndarray):
-    """Least-squares placement (3,) that puts a posed head onto known screen positions in [0, 1]."""
-    import jax.numpy as jnp
-
-    neutral, centers = heads.person(head, jnp.asarray(identity))
-    pose = heads.absolute_pose(jnp.asarray(motion), jnp.asarray([0.0, 0.0, 1.0]))
-    p = np.asarray(heads.place_head(head, neutral, centers, pose))[:, :2]
-    y = np.asarray(screen_V2, np.float64) * 2 - 1
-    w = np.asarray(head.rigid)[:, None] ** 4
-    mp, my = (w * p).sum(0) / w.sum(), (w * y).sum(0) / w.sum()
-    s = (w * (p - mp) * (y - my)).sum() / (w * (p - mp) ** 2).sum()
-    return np.array([*(my - s * mp), s], np.float32)
-
-
-def from_stills(
-    head: Head, source_vertex: np.ndarray, path: Path, out: Path, *, size: int = SIZE
-) -> None:
-    """Converts one file of rendered stills; all are cut by the crop of the first, the portrait."""
-    import jax.numpy as jnp
-
-    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
-
-    with np.load(path) as z:
-        images, motion, screen = z["images"], z["motion"].copy(), z["screen"].astype(np.float64)
-        identity = z["identity"][: head.identity.shape[0]].astype(np.float32)
-    motion[:, 3:7] = 0
-    side = images.shape[1]
-    placed = placement_of(head, identity, motion[0], screen[0][source_vertex])
-    vertices = heads.place_fit(head, *(jnp.asarray(x) for x in (identity, motion[0], placed)))
-    landmarks = (np.asarray(heads.landmarks(head, vertices))[:, :2] + 1) / 2 * side
-    crop = crop_from_landmarks(landmarks)
-    placement = np.stack(
-        [
-            placement_of(head, identity, m, to_crop(s[source_vertex] * side, crop))
-            for m, s in zip(motion, screen, strict=True)
-        ]
-    )
-    write_face_file(
-        out, images=np.stack([extract(i, crop, size) for i in images]), motion=motion,
-        placement=placement, identity=identity, target=np.ones(len(images), bool),
-        shape=np.zeros(head.base.shape, np.float16),  # nothing is hidden from the head model
-    )  # fmt: skip
-
-
-def _random_motions(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Plausible driving motions for the copies of a photograph."""
-    m = np.zeros((count, MOTION_DIM), np.float32)
-    m[:, :3] = np.clip(rng.normal(size=(count, 3)) * [0.16, 0.09, 0.07], -0.35, 0.35)
-    m[:, 3:5] = rng.normal(size=(count, 2)) * 0.03
-    m[:, 6] = rng.normal(size=count) * 0.04
-    m[:, 7:9] = rng.normal(size=(count, 2)) * [0.15, 0.08]
-
-    def both(name: str, value: np.ndarray) -> None:
-        for key in (name, f"{name}_L", f"{name}_R"):
-            if key in MOTION_INDEX:
-                m[:, MOTION_INDEX[key]] += value
-
-    on = lambda p: (rng.uniform(size=count) < p).astype(np.float32)  # noqa: E731
-    both("jawOpen", on(0.4) * rng.uniform(0, 0.3, count))
-    both("mouthPucker", on(0.25) * rng.uniform(0, 0.6, count))
-    both("mouthSmile", on(0.3) * rng.uniform(0, 0.6, count))
-    both("mouthStretch", on(0.2) * rng.uniform(0, 0.4, count))
-    both("eyeBlink", on(0.4) * rng.uniform(0, 1.0, count))
-    both("browInnerUp", on(0.2) * rng.uniform(0, 0.7, count))
-    return m
-
-
-def from_portrait(
-    model: Any, params: Any, image_u8: np.ndarray, out: Path, *, copies: int = 6
-) -> bool:
-    """Photograph -> face file: the picture itself and warped copies. False where no face is found.
-
-    ``model`` is a FaceAutoencoder; untrained ``params`` make it the pure analytic warp.
+    Raises UserError when one of them is not set.
     """
-    import jax.numpy as jnp
-
-    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
-    from vasa_jax.face.autoencoder import from_uint8
-    from vasa_jax.face.finder import FaceFinder
-    from vasa_jax.face.fit import fit_portrait
-
-    faces = FaceFinder().find(image_u8)
-    if not faces:
-        return False
-    crop = crop_from_landmarks(faces[0].landmarks)
-    picture = extract(image_u8, crop, model.cfg.size)
-    fit = fit_portrait(model.head, to_crop(faces[0].landmarks, crop))
-    if fit.error > 0.012:
-        return False
-    rng = np.random.default_rng(int(picture.astype(np.int64).sum() % 2**31))
-    motions = _random_motions(rng, copies)
-    appearance = model.encode_appearance(params, from_uint8(picture), fit)
-    images, absolute, placements = [picture], [fit.motion], [fit.placement]
-    own = jnp.asarray(fit.motion)
-    for m in motions:
-        pose = heads.drive(own, jnp.asarray(fit.placement), jnp.asarray(m))
-        moved = fit.motion.copy()
-        moved[:3] += m[:3]
-        moved[EXPRESSION] = pose.expression
-        moved[7:9] = m[7:9]
-        images.append(model.render_uint8(params, appearance, m[None])[0])
-        absolute.append(moved)
-        placements.append(np.asarray(pose.placement))
-    write_face_file(
-        out, images=np.stack(images), motion=np.stack(absolute).astype(np.float32),
-        placement=np.stack(placements).astype(np.float32), identity=fit.identity,
-        target=np.arange(copies + 1) == 0, shape=np.asarray(fit.shape, np.float16),
-    )  # fmt: skip
-    return True
-
-
-def from_video(
-    head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 10, size: int = SIZE
-) -> bool:
-    """Clip of one person -> face file with ``keep`` frames spread over mouth openings.
-
-    Up to BLINKS_KEPT frames with shut lids come on top; any other choice would hardly have one.
-    """
-    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
-    from vasa_jax.face.finder import FaceTracker
-    from vasa_jax.face.fit import fit_portrait, fit_sequence
-
-    tracker = FaceTracker()
-    found = [tracker.track(f) for f in frames]
-    good = [i for i, face in enumerate(found) if face is not None]
-    if len(good) < keep:
-        return False
-    landmarks = np.stack([found[i].landmarks for i in good])  # type: ignore[union-attr]
-    crop = crop_from_landmarks(np.median(landmarks, 0))
-    local = to_crop(landmarks, crop)
-    gap = np.linalg.norm(local[:, 13, :2] - local[:, 14, :2], axis=-1)
-    fit = fit_portrait(head, local[int(np.argmin(gap))])
-    motion = fit_sequence(head, local, fit)
-    blinks = motion[:, EXPRESSION][:, list(heads.BLINKS)]
-    motion[:, [EXPRESSION.start + i for i in heads.BLINKS]] = (blinks / FIT_OF_SHUT).clip(0, 1)
-    # Evenly spread over the ranking of mouth openings, so that open mouths are not rare.
-    order = np.argsort(gap)[np.linspace(0, len(gap) - 1, keep).round().astype(int)]
-    order = np.concatenate([order, _shut_eyes(local)])
-    images = np.stack([extract(frames[good[i]], crop, size) for i in order])
-    placement = np.stack(
-        [np.asarray(heads.move_placement(fit.placement, m), np.float32) for m in motion[order]]
-    )
-    chosen = motion[order].copy()
-    chosen[:, 3:7] = 0
-    write_face_file(
-        out, images=images, motion=chosen, placement=placement, identity=fit.identity,
-        target=np.ones(len(order), bool), shape=np.asarray(fit.shape, np.float16),
-    )  # fmt: skip
-    return True
-
-
-def _shut_eyes(landmarks_TL2: np.ndarray) -> np.ndarray:
-    """Frames of a clip whose lids are nearest to each other, where they are much nearer than usual.
-
-    At most BLINKS_KEPT, and no two of one moment.
-    """
-    upper, lower = np.array([p for eye in LID_PAIRS for p in eye]).T
-    gap = np.linalg.norm(landmarks_TL2[:, upper, :2] - landmarks_TL2[:, lower, :2], axis=-1)
-    gap = gap.max(1) / np.median(gap.max(1))
-    chosen: list[int] = []
-    for i in np.argsort(gap):
-        if gap[i] > SHUT_SHARE or len(chosen) == BLINKS_KEPT:
-            break
-        if all(abs(i - j) > 5 for j in chosen):
-            chosen.append(int(i))
-    return np.array(chosen, int)
+    return data_folder(cfg.folder, "data.folder")
 
 
 def example_head() -> Head:
@@ -243,6 +84,7 @@ def example_head() -> Head:
     return heads.head_from_arrays(load_release("lite").params["head"])
 
 
+@functools.cache  # where nothing is kept between runs, then at least within one
 def example_faces(size: int = SIZE) -> Path:
     """Face files of the bundled portrait alone, made once per user: for smoke runs and tests.
 
@@ -268,33 +110,44 @@ def example_faces(size: int = SIZE) -> Path:
 
 
 class FacePairs:
-    """Pairs drawn from face files; batch ``n`` is a pure function of (seed, n)."""
+    """Pairs drawn from face files; batch ``n`` is a pure function of (seed, n).
+
+    ``held_out`` asks for the people that training does not see, or where nobody is held out (one
+    person alone, or ``cfg.held_out`` is 0) for those of training. The only person of a source is
+    never held out.
+    """
 
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
-        self.sources: list[tuple[float, list[Path]]] = []
-        root = example_faces(cfg.size) if cfg.folder == "example" else faces_folder(cfg)
-        for name, share in cfg.shares:
-            files = sorted((root / name).glob("*.npz"))[: cfg.people or None]
-            split = len(files) - cfg.held_out
-            part = (
-                (files[split:] if held_out else files[:split]) if 0 < split < len(files) else files
-            )
-            if part and share > 0:
-                self.sources.append((share, part))
-        if not self.sources:
+        self.person: dict[Path, str] = {}
+        found = _people_of_sources(cfg)
+        needed = {name for _, people in found if len(people) == 1 for name in people}
+        kept_back = {n for _, people in found for n in _last(people, cfg.held_out, needed)}
+        wanted = [
+            (share, {n: f for n, f in people.items() if (n in kept_back) == held_out})
+            for share, people in found
+        ]
+        if not any(people for _, people in wanted):
+            wanted = found
+        elif not held_out and not all(people for _, people in wanted):
             raise UserError(
-                f"no face files under {root.resolve()}: make them with "
-                "`python -m vasa_jax.data.faces` (see configs/face_256_lite.py)"
+                "the people of one source of data.shares are all held out of another; lower "
+                f"data.held_out ({cfg.held_out}) or leave that source out"
             )
+        self.sources: list[tuple[float, list[Path]]] = []
+        self._files: list[list[list[Path]]] = []  # of each source, of each person
+        for share, people in wanted:
+            if people:
+                self._files.append(list(people.values()))
+                self.sources.append((share, [f for files in people.values() for f in files]))
+                self.person |= {f: name for name, files in people.items() for f in files}
         self._cache: dict[Path, dict[str, np.ndarray]] = {}
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
         if path not in self._cache:
             if len(self._cache) > 800:
                 self._cache.pop(next(iter(self._cache)))
-            with np.load(path) as z:
-                f = {k: z[k] for k in z.files}
+            f = read_face_file(path)
             side = f["images"].shape[1]
             if side % self.cfg.size:
                 raise UserError(
@@ -304,23 +157,37 @@ class FacePairs:
             self._cache[path] = f
         return self._cache[path]
 
-    def people(self, rng: np.random.Generator, count: int) -> list[Path]:
+    def people(self, rng: np.random.Generator, count: int, parts: int = 1) -> list[Path]:
         """Files of a batch; neighbours in it, the last and the first too, are different people.
 
-        Losses across identities compare each pair with the next one (``train/passes.py``).
+        Losses across identities compare each pair with the next one (``train/passes.py``). With
+        ``parts`` microbatches, rows i, i + parts, ... (``train/optim.py``), this holds in each.
         """
-        shares = np.array([s for s, _ in self.sources])
-        total = sum(len(files) for _, files in self.sources)
+        rings = [self._ring(rng, len(range(i, count, parts))) for i in range(parts)]
+        return [rings[row % parts][row // parts] for row in range(count)]
+
+    def _ring(self, rng: np.random.Generator, count: int) -> list[Path]:
+        total = len(set(self.person.values()))
         drawn: list[Path] = []
         while len(drawn) < count:
-            files = self.sources[rng.choice(len(shares), p=shares / shares.sum())][1]
-            path = files[rng.integers(len(files))]
             last = len(drawn) == count - 1
             # Two people cannot close a ring of odd length: then the last stays as it is.
             ring = drawn[-1:] + (drawn[:1] if last and total > 2 else [])
-            if path not in ring or total == 1:
-                drawn.append(path)
+            taken = {self.person[path] for path in ring} if total > 1 else set()
+            drawn.append(self._draw(rng, taken))
         return drawn
+
+    def _draw(self, rng: np.random.Generator, taken: set[str]) -> Path:
+        """A file of somebody who is not taken: a source by its share, a person, a file."""
+        shares = np.array([s for s, _ in self.sources])
+        for _ in range(TRIES):
+            people = self._files[rng.choice(len(shares), p=shares / shares.sum())]
+            files = people[rng.integers(len(people))]
+            path = files[rng.integers(len(files))] if len(files) > 1 else files[0]
+            if self.person[path] not in taken:
+                return path
+        free = [path for path, name in self.person.items() if name not in taken]
+        return free[rng.integers(len(free))]
 
     def pair(self, rng: np.random.Generator, path: Path) -> dict[str, np.ndarray]:
         """One example: source and target picture of the person in ``path`` with their geometry."""
@@ -362,20 +229,57 @@ class FacePairs:
         }  # fmt: skip
 
     def batches(
-        self, seed: int, start_step: int, batch: int, rows: slice | None = None
+        self, seed: int, start_step: int, batch: int, rows: slice | None = None, parts: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
         """Endless batches from ``start_step`` on, or some ``rows`` of each.
 
         Row ``r`` of step ``n`` is a pure function of (seed, n, r), whichever rows are made with it.
+        ``parts``: see ``people``.
         """
         step = start_step
         while True:
-            people = self.people(np.random.default_rng((seed, step, 3)), batch)
+            people = self.people(np.random.default_rng((seed, step, 3)), batch, parts)
             made = []
             for r in range(batch)[rows or slice(None)]:
                 made.append(self.pair(np.random.default_rng((seed, step, 2, r)), people[r]))
             yield {k: np.stack([row[k] for row in made]) for k in made[0]}
             step += 1
+
+
+def _people_of_sources(cfg: FacePairsConfig) -> list[tuple[float, dict[str, list[Path]]]]:
+    """Share of each source with its people and their files, in order.
+
+    Raises UserError when a source has no files: leaving it out would change the other shares.
+    """
+    example = cfg.folder == "example"
+    root = example_faces(cfg.size) if example else faces_folder(cfg)
+    shares = (("portraits", 1.0),) if example else cfg.shares
+    found = []
+    for source, share in shares:
+        if share <= 0:
+            continue
+        folder = root / source
+        people: dict[str, list[Path]] = {}
+        for path in finished_files(folder, below=True):
+            name = person_of(path, folder) or f"{source}/{path.name}"
+            people.setdefault(name, []).append(path)
+        if not people:
+            raise UserError(
+                f"no face files in {folder.absolute()}, of which data.shares wants {share:g}: make "
+                "them with `python -m vasa_jax.data.faces` (see configs/face_256_lite.py), or say "
+                "what there is, as in --set 'data.shares=[[\"synthetic\", 1.0]]'"
+            )
+        chosen = list(people)[: cfg.people or None]
+        found.append((share, {name: people[name] for name in chosen}))
+    if not found:
+        raise UserError("data.shares names no source with a share above 0")
+    return found
+
+
+def _last(people: dict[str, list[Path]], count: int, needed: set[str]) -> list[str]:
+    """The last people of a source that are held out: at most half of them, none of the needed."""
+    free = [name for name in people if name not in needed]
+    return free[max(len(free) - min(count, len(people) // 2), 0) :]
 
 
 def keep_head(head: Path, folder: Path) -> None:
@@ -387,12 +291,11 @@ def keep_head(head: Path, folder: Path) -> None:
     kept, content = folder / "head.npz", head.read_bytes()
     if kept.exists() and kept.read_bytes() != content:
         raise UserError(f"the files in {folder} were made with another head; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    part = kept.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(kept)
+    with replacing(kept) as part:
+        part.write_bytes(content)
 
 
+@one_line_errors
 def main() -> None:
     """Makes face files: ``python -m vasa_jax.data.faces OUT --head HEAD.npz --stills DIR ...``."""
     import argparse
@@ -413,46 +316,100 @@ def main() -> None:
         "stills at twice that, since they are cut to the head"
     )  # fmt: skip
     args = parser.parse_args()
-    try:
-        head = heads.load_head(args.head)
-        if not head.landmark_trust.any():
-            raise UserError(f"{args.head} knows no landmarks: tools/make_head.py --stills STILLS")
-        keep_head(args.head, args.out)
-    except UserError as error:
-        parser.error(str(error))
-    with np.load(args.head) as z:
-        source_vertex = z["source_vertex"]
-
-    def jobs(name: str, folder: Path | None, patterns: tuple[str, ...]):
-        if folder is None:
-            return
-        target = args.out / name
-        target.mkdir(parents=True, exist_ok=True)
-        files = sorted(p for pattern in patterns for p in folder.glob(pattern))[: args.limit]
-        for n, path in enumerate(files):
-            out = target / f"{path.stem}.npz"
-            if not out.exists():
-                print(f"{name} {n + 1}/{len(files)} {path.name}", flush=True)
-                yield path, out
-
-    for path, out in jobs("synthetic", args.stills, ("*.npz",)):
-        from_stills(head, source_vertex, path, out, size=args.size)
+    head = heads.load_head(args.head)
+    if not head.landmark_trust.any():
+        raise UserError(f"{args.head} knows no landmarks: tools/make_head.py --stills STILLS")
+    keep_head(args.head, args.out)
+    left_out, tried = LeftOut(), 0
+    if args.stills:
+        with np.load(args.head) as z:
+            source_vertex = z["source_vertex"]
+        tried += make_stills(args.out, args.stills, head, source_vertex, left_out,
+                             size=args.size, limit=args.limit)  # fmt: skip
     if args.portraits:
-        import jax
+        tried += make_portraits(args.out, args.portraits, head, left_out,
+                                size=args.size, limit=args.limit)  # fmt: skip
+    if args.video:
+        tried += make_videos(args.out, args.video, head, left_out,
+                             size=args.size, limit=args.limit)  # fmt: skip
+    left_out.tell(tried)
 
-        from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
-        from vasa_jax.io.image import read_image
 
-        model = FaceAutoencoder(FaceConfig(size=args.size), head)
-        params = model.init(jax.random.key(0))
-        for path, out in jobs("portraits", args.portraits, ("*.jpg", "*.png", "*.webp")):
-            if not from_portrait(model, params, read_image(path), out):
-                print(f"  left out: {path.name}", flush=True)
-    for path, out in jobs("video", args.video, ("*.mp4",)):
-        from vasa_jax.io.video import read_video
+def make_stills(
+    out: Path, folder: Path, head: Head, source_vertex: np.ndarray, left_out: LeftOut, *,
+    size: int = SIZE, limit: int | None = None,
+) -> int:  # fmt: skip
+    """Face files of rendered people in ``out``/synthetic; returns how many files there were."""
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}")
+    found = finished_files(folder)[:limit]
+    if not found:
+        raise UserError(f"{folder} holds no stills of `python -m vasa_jax.data.synthetic stills`")
+    sides = []
+    for path, made in _missing(found, folder, out / "synthetic"):
+        try:
+            sides.append(from_stills(head, source_vertex, path, made, size=size))
+        except UserError as error:
+            left_out.add(path, error)
+    if sides and np.median(sides) < size:
+        print(f"stills were enlarged: their heads fill {np.median(sides):.0f} px, not {size}; "
+              f"render them with --size {2 * size}", flush=True)  # fmt: skip
+    return len(found)
 
-        if not from_video(head, list(read_video(path)), out, size=args.size):
-            print(f"  left out: {path.name}", flush=True)
+
+def make_portraits(
+    out: Path, folder: Path, head: Head, left_out: LeftOut, *,
+    size: int = SIZE, limit: int | None = None,
+) -> int:  # fmt: skip
+    """Face files of photographs in ``out``/portraits; returns how many photographs there were."""
+    import jax
+
+    from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
+    from vasa_jax.io.image import read_image
+
+    found = media_files(folder, PICTURE_ENDINGS, "photographs")[:limit]
+    model = FaceAutoencoder(FaceConfig(size=size), head)
+    params = model.init(jax.random.key(0))
+    for path, made in _missing(found, folder, out / "portraits"):
+        try:
+            picture = read_image(path)
+        except UserError as error:
+            left_out.add(path, error)
+            continue
+        if not from_portrait(model, params, picture, made):
+            left_out.add(path, "no face was found that the head model fits")
+    return len(found)
+
+
+def make_videos(
+    out: Path, folder: Path, head: Head, left_out: LeftOut, *,
+    size: int = SIZE, limit: int | None = None,
+) -> int:  # fmt: skip
+    """Face files of clips in ``out``/video; returns how many clips there were."""
+    from vasa_jax.io.video import read_video
+
+    found = media_files(folder, VIDEO_ENDINGS, "videos")[:limit]
+    for path, made in _missing(found, folder, out / "video"):
+        try:
+            frames = list(read_video(path))
+        except UserError as error:
+            left_out.add(path, error)
+            continue
+        if not from_video(head, frames, made, size=size):
+            left_out.add(path, "a face was found in too few frames")
+    return len(found)
+
+
+def _missing(found: list[Path], folder: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Sources with the face files that are not made of them yet, told one by one."""
+    for n, path in enumerate(found):
+        if path.suffix == ".npz":  # stills: their name is as good for what is made of them
+            made = out / path.relative_to(folder)
+        else:
+            made = made_from(path, folder, out)
+        if not made.exists():
+            print(f"{out.name} {n + 1}/{len(found)} {path.relative_to(folder)}", flush=True)
+            yield path, made
 
 
 if __name__ == "__main__":

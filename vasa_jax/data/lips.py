@@ -22,9 +22,18 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, POSE, SAMPLES_PER_FRAME, Controls
-from vasa_jax.data.corpus import MotionClip, read_shard, write_shard
 from vasa_jax.data.faces import example_head
-from vasa_jax.data.videos import found_enough, video_landmarks, video_sound
+from vasa_jax.data.folders import (
+    VIDEO_ENDINGS,
+    LeftOut,
+    beside,
+    finished_files,
+    media_files,
+    one_line_errors,
+    person_of,
+)
+from vasa_jax.data.shards import MotionClip, read_shard, write_shard
+from vasa_jax.data.videos import NO_FACE, found_enough, video_landmarks, video_sound
 from vasa_jax.face import head as heads
 from vasa_jax.face.fit import landmark_head
 from vasa_jax.face.head import Head
@@ -46,12 +55,20 @@ def lip_clip(samples: np.ndarray, landmarks_TL3: np.ndarray) -> MotionClip:
     )  # fmt: skip
 
 
-def filmed_clips(files: list[Path], kept: Path | None = None) -> Iterator[MotionClip]:
+def filmed_clips(
+    files: list[Path], folder: Path, left_out: LeftOut, kept: Path | None = None
+) -> Iterator[MotionClip]:
     """Of videos in which a face is found nearly always; ``kept`` keeps their landmarks."""
     for path in files:
-        landmarks = video_landmarks(path, kept)
+        try:
+            sound, landmarks = video_sound(path), video_landmarks(path, beside(path, folder, kept))
+        except UserError as error:
+            left_out.add(path, error)
+            continue
         if found_enough(landmarks):
-            yield lip_clip(video_sound(path), landmarks)
+            yield lip_clip(sound, landmarks)._replace(person=person_of(path, folder))
+        else:
+            left_out.add(path, NO_FACE)
 
 
 def acted_clips(shard: Path, seed: int) -> Iterator[MotionClip]:
@@ -85,6 +102,7 @@ def _landmarks(lm_head: Head, identity_I: jax.Array, motion_TM: jax.Array) -> ja
         return jax.vmap(frame)(motion_TM)
 
 
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make shards of mouths and sound.")
     parser.add_argument("source", choices=("videos", "acted"))
@@ -92,12 +110,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of videos, or motion shards")
     parser.add_argument("--landmarks", type=Path, help="folder that keeps the videos' landmarks")
     args = parser.parse_args()
-    endings = (".npz",) if args.source == "acted" else (".mp4", ".mkv", ".mov", ".mpg")
-    if not args.folder.is_dir():
-        raise UserError(f"no such folder: {args.folder}")
-    found = sorted(p for p in args.folder.iterdir() if p.suffix in endings)
-    if not found:
-        raise UserError(f"{args.folder} holds no {' or '.join(endings)} file")
+    if args.source == "acted":
+        found = finished_files(args.folder)
+        if not found:
+            raise UserError(f"no motion shards in {args.folder}")
+    else:
+        found = media_files(args.folder, VIDEO_ENDINGS, "videos")
+    left_out = LeftOut()
     step = 1 if args.source == "acted" else CLIPS_PER_SHARD
     groups = [found[i : i + step] for i in range(0, len(found), step)]
     for i, group in enumerate(groups):
@@ -107,10 +126,11 @@ def main() -> None:
         if args.source == "acted":
             clips = list(acted_clips(group[0], seed=i))
         else:
-            clips = list(filmed_clips(group, args.landmarks))
+            clips = list(filmed_clips(group, args.folder, left_out, args.landmarks))
         if clips:
             write_shard(path, clips)
         print(f"shard {i + 1} of {len(groups)}: {len(clips)} clips", flush=True)
+    left_out.tell(len(found))
 
 
 if __name__ == "__main__":

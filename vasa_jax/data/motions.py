@@ -26,6 +26,7 @@ from vasa_jax.core.types import Controls
 from vasa_jax.data import acted
 from vasa_jax.data.augment import AugmentConfig, augment, sound_at
 from vasa_jax.data.corpus import MotionCorpus
+from vasa_jax.data.folders import one_line_errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class MotionDataConfig:
     batch: int = 32
     windows_per_clip: int = 4  # windows that share one augmented stretch of sound
     lead_frames: int = 40  # sound before the window that sets the level
-    held_out: float = 0.03  # share of each folder, its end, that is never trained on
+    held_out: float = 0.03  # share of each folder, its last people, that is never trained on
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
 
@@ -130,8 +131,8 @@ class MotionWindows:
         """Several people speaking at once."""
         total = np.zeros(length, np.float32)
         for _ in range(int(rng.integers(2, 6))):
-            clip = self.corpus.clips[self.corpus.speaking[rng.integers(len(self.corpus.speaking))]]
-            voice = clip.samples.astype(np.float32) / 32767
+            chosen = self.corpus.speaking[rng.integers(len(self.corpus.speaking))]
+            voice = self.corpus.clips.samples(chosen).astype(np.float32) / 32767
             shift = int(rng.integers(len(voice)))
             total += np.resize(np.roll(voice, shift), length)
         return total
@@ -153,6 +154,7 @@ def _between(values_TM: np.ndarray, at: np.ndarray) -> np.ndarray:
     return values_TM[low] * (1 - share) + values_TM[high] * share
 
 
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make shards of stage-2 training data.")
     parser.add_argument("source", choices=("synthetic", "speech", "videos"))
@@ -161,7 +163,10 @@ def main() -> None:
     parser.add_argument("--minutes-per-shard", type=float, default=5.0)
     parser.add_argument("--first", type=int, default=0, help="number of the first shard")
     parser.add_argument(
-        "--folder", type=Path, help="of videos of one talking person each, or of recordings"
+        "--folder",
+        type=Path,
+        help="of videos of one talking person each, or of recordings; the "
+        "first folder below it names the person (ANNA/a.mp4), else each file is somebody else",
     )
     parser.add_argument("--gaps", type=Path, help="folder of measured lip gaps, NAME.npy in cm")
     parser.add_argument(

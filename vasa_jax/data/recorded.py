@@ -21,13 +21,20 @@ from vasa_jax.core.types import (
     Controls,
 )
 from vasa_jax.data import performance, voice
-from vasa_jax.data.corpus import MotionClip, write_shard
+from vasa_jax.data.folders import (
+    SOUND_ENDINGS,
+    VIDEO_ENDINGS,
+    LeftOut,
+    media_files,
+    only_of_its_stem,
+    person_of,
+)
+from vasa_jax.data.shards import MotionClip, write_shard
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import phonemes
 from vasa_jax.motion.latents import LIPS
 from vasa_jax.motion.lips import lip_gap_cm
 
-ENDINGS = (".mp4", ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".g722", ".gsm")
 OPENERS = ("jawOpen", "mouthLowerDown", "mouthUpperUp")
 LEVEL = 0.06  # root mean square that recordings are set to; synthetic voices have about 0.05
 MIN_PHONEMES_PER_S = 2.0  # fewer are heard in tones and music
@@ -101,11 +108,13 @@ def make_shards(
         join_s: 0 takes each file as a clip. Otherwise the recordings of one folder, also of one
             below it, follow one another with pauses until a clip is that long: one word alone
             teaches nothing of the lips before and after it. Files without speech are left out.
+
+    A file that is damaged or has no sound is left out and told. Raises UserError where there is
+    no recording, or none can be used.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)
-    if not files:
-        raise UserError(f"{folder} holds no recordings ({', '.join(ENDINGS)})")
-    groups = list(_joined_files(files, join_s)) if join_s else [[f] for f in files]
+    files = media_files(folder, (*SOUND_ENDINGS, *VIDEO_ENDINGS), "recordings")
+    left_out = LeftOut()
+    groups = list(_joined_files(files, join_s, left_out)) if join_s else [[f] for f in files]
     count = -(-len(groups) // per_shard)
     for i in range(count):
         path = out / f"recognised_{i:05d}.npz"
@@ -115,22 +124,36 @@ def make_shards(
         for number, group in enumerate(groups[i * per_shard : (i + 1) * per_shard]):
             rng = np.random.default_rng([13, i, number])
             seed = int(rng.integers(2**31))
+            person = person_of(group[0], folder)
             if join_s:
                 parts = [s for s in map(recognised, map(read_audio, group)) if spoken(s)]
                 if parts:
-                    clips.append(recorded_clip(_with_pauses(parts, rng), seed=seed))
+                    clip = recorded_clip(_with_pauses(parts, rng), seed=seed)
+                    clips.append(clip._replace(person=person))
                 continue
-            measured = gaps / f"{group[0].stem}.npy" if gaps is not None else None
-            gap = np.load(measured) if measured is not None and measured.exists() else None
-            clips.append(
-                recorded_clip(recognised(read_audio(group[0])), seed=seed, real_gap_cm=gap)
-            )
+            try:
+                heard = recognised(read_audio(group[0]))
+            except UserError as error:
+                left_out.add(group[0], error)
+                continue
+            gap = _measured_gap(group[0], gaps)
+            clips.append(recorded_clip(heard, seed=seed, real_gap_cm=gap)._replace(person=person))
         if clips:
             write_shard(path, clips)
         print(f"shard {i + 1} of {count}", flush=True)
+    left_out.tell(len(files))
 
 
-def _joined_files(files: list[Path], join_s: float) -> Iterator[list[Path]]:
+def _measured_gap(path: Path, gaps: Path | None) -> np.ndarray | None:
+    """The measured lip gap of a recording: NAME.mp4.npy, or NAME.npy if no other is meant."""
+    if gaps is None:
+        return None
+    names = [path.name] + ([path.stem] if only_of_its_stem(path) else [])
+    found = [file for name in names if (file := gaps / f"{name}.npy").exists()]
+    return np.load(found[0]) if found else None
+
+
+def _joined_files(files: list[Path], join_s: float, left_out: LeftOut) -> Iterator[list[Path]]:
     """Neighbours of one folder that together last ``join_s`` or a little more."""
     group: list[Path] = []
     seconds = 0.0
@@ -141,7 +164,7 @@ def _joined_files(files: list[Path], join_s: float) -> Iterator[list[Path]]:
         try:
             length = len(read_audio(file)) / SAMPLE_RATE_HZ
         except UserError as error:  # a folder of thousands may hold an empty one
-            print(f"left out: {error}", flush=True)
+            left_out.add(file, error)
             continue
         group.append(file)
         seconds += length + float(np.mean(PAUSE_S))

@@ -25,6 +25,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import GAZE, POSE
+from vasa_jax.data.folders import finished_files
 from vasa_jax.data.mesh_head import (
     MAX_EYE_PITCH,
     MAX_EYE_YAW,
@@ -188,7 +189,7 @@ def refuse_trained_people(people: list[Person], faces: Path) -> dict[str, float 
     Returns the number of files and the smallest distance (largest difference of one coefficient, in
     sigmas). Raises UserError when one of them is the same person, or the folder holds none.
     """
-    files = sorted((faces / "synthetic").glob("*.npz"))
+    files = finished_files(faces / "synthetic", below=True)
     if not files:
         raise UserError(f"{faces} holds no face files (synthetic/*.npz) to compare people with")
     trained = []

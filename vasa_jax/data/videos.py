@@ -8,7 +8,10 @@ python -m vasa_jax.data.motions videos OUT --folder DIR --encoder runs/motion_en
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +29,10 @@ from vasa_jax.core.types import (
     Controls,
 )
 from vasa_jax.data import visemes
-from vasa_jax.data.corpus import MotionClip, write_shard
 from vasa_jax.data.faces import example_head
+from vasa_jax.data.folders import VIDEO_ENDINGS, LeftOut, beside, made_from, media_files, person_of
 from vasa_jax.data.recorded import recognised
+from vasa_jax.data.shards import MotionClip, write_shard
 from vasa_jax.face import align
 from vasa_jax.face.finder import FaceTracker
 from vasa_jax.face.head import load_head
@@ -37,6 +41,7 @@ from vasa_jax.io.audio import to_speech
 from vasa_jax.io.video import read_video, read_video_audio
 
 FOUND_SHARE = 0.9  # of the frames; a video with fewer faces is left out
+NO_FACE = f"a face was found in less than {FOUND_SHARE:.0%} of its frames"
 SILENT = 0.05  # of the speaking curve
 
 
@@ -55,12 +60,14 @@ def load_reader(run: str | Path, head: str | Path | None = None) -> MotionReader
 def video_landmarks(path: Path, kept: Path | None = None) -> np.ndarray:
     """Landmarks (T, 478, 3) in px of a video's face, NaN where none is found.
 
-    ``kept`` is a folder in which they stay, so that another encoder need not look again.
+    ``kept`` is a folder in which they stay, so that another encoder need not look again. Raises
+    UserError when the video can't be read.
     """
-    store = kept / f"{path.stem}.npz" if kept is not None else None
+    store = made_from(path, path.parent, kept) if kept is not None else None
     if store is not None and store.exists():
-        with np.load(store) as table:
-            return table["landmarks"]
+        with contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
+            with np.load(store) as table:  # one that is damaged is made again
+                return table["landmarks"]
     tracker = FaceTracker()
     rows = []
     for frame in read_video(path):
@@ -69,9 +76,12 @@ def video_landmarks(path: Path, kept: Path | None = None) -> np.ndarray:
     landmarks = np.stack(rows).astype(np.float32) if rows else np.zeros((0, 478, 3), np.float32)
     if store is not None:
         store.parent.mkdir(parents=True, exist_ok=True)
-        temporary = store.with_name(f".{store.name}")
-        np.savez(temporary, landmarks=landmarks)
-        temporary.rename(store)
+        temporary = store.with_name(f".{store.stem}.{os.getpid()}.part.npz")
+        try:
+            np.savez(temporary, landmarks=landmarks)
+            temporary.replace(store)
+        finally:
+            temporary.unlink(missing_ok=True)
     return landmarks
 
 
@@ -84,15 +94,17 @@ def video_clip(
 ) -> MotionClip | None:
     """A video of one talking person read by the encoder; None where no face is found.
 
-    ``audio_late_frames`` is how much the sound lags the picture; it is taken out.
+    ``audio_late_frames`` is how much the sound lags the picture; it is taken out. Raises
+    UserError for a video that can't be read, or that has no sound.
     """
+    samples = video_sound(path)  # first: a video without any need not be looked at
     landmarks = video_landmarks(path, kept)
     if not found_enough(landmarks):
         return None
     ok = np.isfinite(landmarks).all((1, 2))
     # A frame without a face repeats the one before it.
     last = np.maximum.accumulate(np.where(ok, np.arange(len(ok)), int(np.argmax(ok))))
-    samples = video_sound(path)[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
+    samples = samples[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
     return landmark_clip(landmarks[last], samples, reader)
 
 
@@ -166,18 +178,30 @@ def make_video_shards(
     first: int = 0,
     kept: Path | None = None,
 ) -> None:
-    """Shards of every video in ``folder``; those that exist are left alone."""
-    found = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".mkv", ".mov", ".mpg"))
+    """Shards of every video in ``folder`` and below it; those that exist are left alone.
+
+    A video that is damaged, has no sound or no face is left out and told. Raises UserError where
+    there is no video, or none can be used.
+    """
+    found = media_files(folder, VIDEO_ENDINGS, "videos")
+    left_out = LeftOut()
     shards = -(-len(found) // per_shard)
     for i in range(first, shards):
         path = out / f"video_{i:05d}.npz"
         if path.exists():
             continue
-        read = (
-            video_clip(video, reader, kept=kept)
-            for video in found[i * per_shard : (i + 1) * per_shard]
-        )
-        clips = [clip for clip in read if clip is not None]
+        clips = []
+        for video in found[i * per_shard : (i + 1) * per_shard]:
+            try:
+                clip = video_clip(video, reader, kept=beside(video, folder, kept))
+            except UserError as error:
+                left_out.add(video, error)
+                continue
+            if clip is None:
+                left_out.add(video, NO_FACE)
+            else:
+                clips.append(clip._replace(person=person_of(video, folder)))
         if clips:
             write_shard(path, clips)
         print(f"shard {i + 1} of {shards}: {len(clips)} clips", flush=True)
+    left_out.tell(len(found))

@@ -13,6 +13,7 @@ with X, Y in [-1, 1] of the square crop, ``placement = (cx, cy, s)`` and s in cr
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,13 +88,21 @@ def load_head(path: str | Path) -> Head:
     """Reads the .npz written by ``tools/make_head.py``; integer arrays keep their type.
 
     Raises:
-      UserError: there is no such file, or it holds something else.
+      UserError: there is no such file, or it holds something else; for the whole head that it
+        is made of, how to reduce it.
     """
     try:
         with np.load(path) as z:
-            return head_from_arrays({k: z[k] for k in z.files})
-    except (OSError, EOFError, KeyError, ValueError) as error:
+            whole = {"neutral", "tris", "group_names"} <= set(z.files)
+            if not whole:
+                return head_from_arrays({k: z[k] for k in z.files})
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"no head in {path}: make one with tools/make_head.py") from error
+    raise UserError(
+        f"{path} is ICT-FaceKit's whole head, which must be reduced first: "
+        f"python tools/make_head.py {path} head.npz --stills STILLS, with the folder STILLS of "
+        f"python -m vasa_jax.data.synthetic stills STILLS --head {path}"
+    )
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray]) -> Head:

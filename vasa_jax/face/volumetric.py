@@ -158,8 +158,10 @@ class VolumetricNets(nn.Module):
     ) -> VolumetricAppearance:
         """Pictures with their foreground masks, poses and dynamics -> batched appearance."""
         dtype = self.cfg.precision.compute_dtype
-        z_id = self.identity((image_BYXC * mask_BYX1).astype(dtype))
-        posed = self.encoder(image_BYXC.astype(dtype))
+        # Neither may know the background: what is compared is the foreground alone.
+        seen = (image_BYXC * mask_BYX1).astype(dtype)
+        z_id = self.identity(seen)
+        posed = self.encoder(seen)
         offset = self.warp_source(z_dyn_BK, z_id)
         canonical = to_canonical(posed, jax.vmap(view_from_canonical)(pose_B7), offset)
         return VolumetricAppearance(self.volume(canonical), z_id)

@@ -17,7 +17,8 @@ def weighted_l1(
 def on_foreground(image_BYXC: jax.Array, mask_BYX1: jax.Array) -> jax.Array:
     """The picture on grey (0 in [-1, 1]): what lies outside of the mask cannot be told apart.
 
-    Stage 1 compares pictures this way everywhere; without it training is unstable and the nets
-    waste themselves on backgrounds (MegaPortraits section 3.1; paper facts 4.1).
+    The full stage 1 encodes portraits this way and compares pictures this way where more than the
+    face is compared (``train/volumetric.py`` says which); without it training is unstable and the
+    nets waste themselves on backgrounds (MegaPortraits section 3.1; paper facts 4.1).
     """
     return image_BYXC * mask_BYX1

@@ -303,6 +303,11 @@ class DistillTask:
         loss = functools.partial(distill_loss, self.cfg, self.motion_stats, constants)
         return descend(self.cfg.optim, self.tx, loss, state, batch)
 
+    @functools.cached_property
+    def _judged(self) -> dict[str, Any]:
+        """A batch of held-out windows, made once."""
+        return self.held_out.batch(2**31 - 1)
+
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """How far few steps are from the guided teacher's many, from the same noise.
 
@@ -310,8 +315,7 @@ class DistillTask:
         few steps; ``aperture_*`` concern the lips' opening, against the truth, ``lids_spread`` the
         deviation of the lids; names ending in ``_teacher`` are the many-step teacher's.
         """
-        cfg, few = self.cfg, self.cfg.generate.steps
-        batch = self.held_out.batch(2**31 - 1)
+        cfg, few, batch = self.cfg, self.cfg.generate.steps, self._judged
         valid = jnp.asarray(batch["motion_valid"][:, cfg.model.past :])
         truth = aperture(batch["motion"][:, cfg.model.past :])
         if not self._known:
@@ -341,7 +345,7 @@ class DistillTask:
     def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
         """Curves of held-out windows: the student's (dark) over the teacher's (light)."""
         cfg = self.cfg
-        batch = jax.tree.map(lambda x: x[:4], self.held_out.batch(2**31 - 1))
+        batch = jax.tree.map(lambda x: x[:4], self._judged)
         student = self._sample(state.ema, batch, UNGUIDED, cfg.generate.steps)
         teacher = self._sample(self.teacher, batch, cfg.scales, cfg.reference_steps)
         made, true = (

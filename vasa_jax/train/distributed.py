@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,7 +32,8 @@ def initialize(
 ) -> None:
     """Join the other processes; nothing happens when nothing is given.
 
-    ``cluster`` asks JAX to find them itself (SLURM, Kubernetes, Open MPI, TPU pods). Else all of
+    ``cluster`` asks JAX to find them itself (SLURM, Kubernetes, Open MPI, TPU pods); a process that
+    is alone on its host takes all of the host's devices, of several each takes one. Else all of
     ``coordinator`` ("host:port" of process 0), ``processes`` and ``process_id`` are needed. Call it
     before anything asks JAX for its devices. UserError when it does not come to pass.
     """
@@ -44,11 +48,33 @@ def initialize(
         if not 0 <= process_id < processes:
             raise UserError(f"--process-id is 0 to {processes - 1}, not {process_id}")
     try:
-        jax.distributed.initialize(coordinator, processes, process_id)
+        # Unless told, JAX shows a process of SLURM or Open MPI one device. None of them named means
+        # that none is hidden.
+        shown: list[int] | None = [] if cluster and processes_on_host(os.environ) == 1 else None
+        jax.distributed.initialize(coordinator, processes, process_id, local_device_ids=shown)
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         where = "the cluster was not recognised" if cluster else f"no contact over {coordinator}"
         raise UserError(f"{where}: {first}") from error
+
+
+def processes_on_host(environment: Mapping[str, str]) -> int | None:
+    """How many processes of this job run on this host, by SLURM or Open MPI; None: not known.
+
+    SLURM writes "2(x3),1" for three hosts with two and one with one.
+    """
+    counted = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
+    if counted.isdigit():
+        return int(counted)
+    names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
+    text = next((environment[name] for name in names if environment.get(name)), "")
+    counts = [
+        int(count)
+        for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+        for _ in range(int(times or 1))
+    ]
+    host = int(environment.get("SLURM_NODEID") or 0)
+    return counts[host] if host < len(counts) else None
 
 
 def is_main() -> bool:
@@ -91,7 +117,7 @@ class Votes:
         if self._alone:
             return list(answers)
         before = self._pending
-        mine = np.tile(np.asarray(answers, np.int32), (jax.local_device_count(), 1))
+        mine = np.tile(np.asarray(answers, np.int32), (len(self._mesh.local_devices), 1))
         shape = (self._mesh.size, len(answers))
         sharding = batch_sharding(self._mesh)
         self._pending = self._count(jax.make_array_from_process_local_data(sharding, mine, shape))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import typed
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, Array
 from vasa_jax.data import visemes
 from vasa_jax.data.faces import example_head
+from vasa_jax.data.folders import data_folder, finished_files
+from vasa_jax.data.shards import Shard
 from vasa_jax.face import head as heads
 from vasa_jax.face import motion_encoder as encoder
 from vasa_jax.face.finder import LEFT_LIDS, RIGHT_LIDS
@@ -196,11 +196,8 @@ def expression_rows(folder: str) -> np.ndarray:
     """All expressions (N, 45) of the motion shards in a folder, (0, 45) without a folder."""
     if not folder:
         return np.zeros((0, len(EXPRESSION_NAMES)), np.float32)
-    path = typed(os.path.expandvars(folder))
-    rows = []
-    for shard in sorted(path.glob("*.npz")):
-        with np.load(shard) as table:
-            rows.append(table["motion"][:, EXPRESSION])
+    path = data_folder(folder, "data.folder")
+    rows = [Shard(shard).motion()[:, EXPRESSION] for shard in finished_files(path)]
     if not rows:
         raise UserError(f"no motion shards in {path}; make some with vasa_jax.data.motions")
     return np.concatenate(rows)

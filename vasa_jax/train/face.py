@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,12 +137,12 @@ class FaceTask:
         self.cfg = cfg
         if cfg.data.size != cfg.model.size:
             raise UserError(f"data.size {cfg.data.size} must equal model.size {cfg.model.size}")
+        self.pairs = FacePairs(cfg.data)
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
         else:
             head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
         self.model = FaceAutoencoder(cfg.model, head)
-        self.pairs = FacePairs(cfg.data)
         self.tx = make_optimizer(cfg.optim)
         self.perceptual: Any = None
         self.perceptual_weights: Any = None
@@ -248,19 +249,20 @@ class FaceTask:
         scores |= {f"warp_psnr_{k}": psnr(warped[..., :3], r).mean() for k, r in regions.items()}
         return scores, to_uint8(out["image"]), to_uint8(warped[..., :3])
 
+    @functools.cached_property
     def _held_out(self) -> list[dict[str, np.ndarray]]:
+        """Batches of held-out people, made once."""
         pairs = FacePairs(dataclasses.replace(self.cfg.data, self_pairs=0.0), held_out=True)
-        rows = pairs.batches(1234, 0, 8)
-        return [next(rows) for _ in range(3)]
+        return list(itertools.islice(pairs.batches(1234, 0, 8), 3))
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
         """PSNR on held-out people beside that of the analytic warp alone."""
-        scores = [self._judge(state.ema, b, self.model.head)[0] for b in self._held_out()]
+        scores = [self._judge(state.ema, b, self.model.head)[0] for b in self._held_out]
         return {k: np.mean([np.asarray(s[k]) for s in scores]) for k in scores[0]}
 
     def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
         """Rows: source, analytic warp, rendered, target."""
-        b = self._held_out()[0]
+        b = self._held_out[0]
         _, image, warped = self._judge(state.ema, b, self.model.head)
         rows = [
             np.concatenate(list(np.asarray(x)), 1)

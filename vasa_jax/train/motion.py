@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, FPS, MOTION_INDEX, Controls
 from vasa_jax.data.acted import toy_clips
 from vasa_jax.data.corpus import MotionCorpus
+from vasa_jax.data.folders import data_folder
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers, times
 from vasa_jax.diffusion.process import corrupt
@@ -58,7 +58,11 @@ class MotionTrainConfig:
 def motion_stats(cfg: MotionTrainConfig, corpus: MotionCorpus) -> MotionStats:
     """Weights only mean something with the statistics they were trained with: those come first."""
     if cfg.stats:
-        table = json.loads(Path(os.path.expandvars(cfg.stats)).read_text())
+        path = data_folder(cfg.stats, "stats")
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"no statistics in {path}, which stats names: {error}") from error
     elif cfg.initial:
         _, table = initial_tables(cfg.initial)
     else:
@@ -103,10 +107,14 @@ class MotionTask:
         loss = functools.partial(drawn_loss, self.cfg, self.motion_stats)
         return descend(self.cfg.optim, self.tx, loss, state, batch)
 
+    @functools.cached_property
+    def _judged(self) -> dict[str, Any]:
+        """A batch of held-out windows, made once."""
+        return self.held_out.batch(2**31 - 1)
+
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Few-step samples for held-out windows: error and correlation of the lips' opening."""
-        cfg = self.cfg
-        batch = self.held_out.batch(2**31 - 1)
+        cfg, batch = self.cfg, self._judged
         keep = jnp.ones(len(batch["motion"]), bool)
         motion = sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep)
         truth = batch["motion"][:, cfg.model.past :]
@@ -122,7 +130,7 @@ class MotionTask:
     def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
         """Curves of a held-out window, made (dark) over true (light)."""
         cfg = self.cfg
-        batch = jax.tree.map(lambda x: x[:4], self.held_out.batch(2**31 - 1))
+        batch = jax.tree.map(lambda x: x[:4], self._judged)
         keep = jnp.ones(len(batch["motion"]), bool)
         made = np.asarray(sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep))
         return {"curves": draw_curves(made, batch["motion"][:, cfg.model.past :])}
@@ -151,11 +159,21 @@ def draw_window(cfg: MotionTrainConfig, batch: dict[str, Any], key: jax.Array) -
         "tail_motion": tail_motion,
         "keep": sample_keep(keys[1], size, cfg.drop),
         "past_noise": level * jax.random.normal(keys[3], (size, k, width)),
-        # Stratified times: every batch covers [0, 1] evenly, which lowers the loss's variance.
-        "t": (jnp.arange(size) + jax.random.uniform(keys[4], (size,))) / size,
+        "t": stratified(keys[4], size),
         "noise": jax.random.normal(keys[5], (size, w, width)),
     }
     return {**batch, "drawn": drawn}
+
+
+def stratified(key: jax.Array, size: int) -> jax.Array:
+    """Times (size,), one in each of ``size`` equal parts of [0, 1], in random order.
+
+    Every batch covers the times evenly, which lowers the loss's variance. In order of the rows,
+    windows of one stretch of sound, which are neighbours, would always get neighbouring times, and
+    the first rows of a batch (one device's share, or one process's) always the smallest.
+    """
+    part = jax.random.permutation(jax.random.fold_in(key, 1), size)
+    return (part.astype(jnp.float32) + jax.random.uniform(key, (size,))) / size
 
 
 def drawn_loss(

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.audio.features import FeatureConfig
-from vasa_jax.data.corpus import MotionClip, MotionCorpus
+from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
+from vasa_jax.data.shards import MotionClip
 from vasa_jax.metrics.sync_net import (
     CURVES,
     MAX_LAG_FRAMES,
@@ -140,8 +141,9 @@ class SyncTask:
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """``ranks`` of held-out clips."""
         judge = SyncJudge(self.cfg.model, state.ema)
-        clips = [c for c in self.held_out.clips if len(c.motion) >= MIN_FRAMES]
-        return ranks(judge, clips[:: max(1, len(clips) // EVALUATED)])
+        long = np.flatnonzero(self.held_out.clips.length >= MIN_FRAMES)
+        chosen = long[:: max(1, len(long) // EVALUATED)]
+        return ranks(judge, [self.held_out.clips[i] for i in chosen])
 
 
 def ranks(judge: SyncJudge, clips: list[MotionClip]) -> dict[str, float]:

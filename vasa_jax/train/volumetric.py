@@ -1,13 +1,15 @@
 """Stage 1, full size: generator and discriminator steps of the volumetric face model.
 
-Terms (weights in ``VolumetricLossConfig``; sources in paper facts 2.4 and 1.2), every picture on
-its foreground::
+Terms (weights in ``VolumetricLossConfig``; sources in paper facts 2.4 and 1.2). Encoders see
+portraits on their foreground, and perceptual, l1, transfer and adversarial terms compare pictures
+on it. Where only the face is looked at (recognition features, eyes, ``E_dyn``), the picture is cut
+to it instead, with what background there is at the corners of the cut::
 
     driven against the driver:   perceptual, l1, face (recognition features), eyes,
                                  adversarial, feature matching
     codes:                       contrastive over three passes, mismatch
     volumes:                     canonical
-    posed against acted:         transfer        (VASA-1 pairwise consistency)
+    posed against acted:         transfer_perceptual, transfer_l1 (VASA-1 pairwise consistency)
     crossed against the source:  cross_identity  (VASA-1)
 
 ``passes.py`` says which pictures these are. ``E_pose`` is the head fit, frozen. Terms that need a
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -73,7 +76,7 @@ class VolumetricLossConfig:
     contrastive: float = 2.0
     mismatch: float = 1.0
     canonical: float = 0.5
-    transfer: float = 5.0  # perceptual and L1; a quarter of ``perceptual``
+    transfer: float = 0.25  # of perceptual and l1 each, between the posed and the acted picture
     cross_identity: float = 10.0
     contrastive_scale: float = 5.0
     contrastive_margin: float = 0.2
@@ -179,9 +182,10 @@ def generator_terms(
             passes.driven, driver.image, scene.driver_landmarks, nets.vgg, vgg_weights
         ).mean()
     if cfg.transfer:
-        terms["transfer"] = weighted_l1(passes.posed, passes.acted, source.mask).mean()
-        if nets.vgg is not None:
-            terms["transfer"] += distance(posed, acted).mean()
+        if cfg.l1:
+            terms["transfer_l1"] = weighted_l1(passes.posed, passes.acted, source.mask).mean()
+        if cfg.perceptual:
+            terms["transfer_perceptual"] = distance(posed, acted).mean()
     if cfg.cross_identity:
         terms["cross_identity"] = identity_distance(
             nets.embed, passes.crossed, source.image, scene.crossed_landmarks,
@@ -224,13 +228,13 @@ class VolumetricTask:
             )
         if cfg.discriminator_optim.accumulate not in (1, parts):
             raise UserError("optim.accumulate is for both nets; leave the discriminator's out")
+        self.pairs = FacePairs(cfg.data)
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
         else:
             head = heads.load_head(cfg.head or faces_folder(cfg.data) / "head.npz")
         self.model = VolumetricAutoencoder(cfg.model)
         self.discriminator = Discriminator(cfg.discriminator)
-        self.pairs = FacePairs(cfg.data)
         self.tx = make_optimizer(cfg.optim)
         self.discriminator_tx = make_optimizer(cfg.discriminator_optim)
         vgg, vgg_weights, embed = None, None, None
@@ -243,6 +247,7 @@ class VolumetricTask:
 
             embed = load_mobileface()
         self.nets = FeatureNets(vgg, embed)
+        self.batch_size = cfg.batch
         self.constants = Constants(jax.tree.map(jnp.asarray, head), vgg_weights)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -264,8 +269,11 @@ class VolumetricTask:
     def initial_params(self, params: Any) -> Any:
         return initial_weights(self.cfg.initial, "face", params)
 
-    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        return self.pairs.batches(self.cfg.seed, start_step, self.cfg.batch)
+    def batches(
+        self, start_step: int, rows: slice | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        c = self.cfg
+        return self.pairs.batches(c.seed, start_step, c.batch, rows, parts=c.optim.accumulate)
 
     def step(self, state: TrainState, batch: Any, key: jax.Array):
         return self._step(state, batch, key, self.constants)
@@ -319,15 +327,18 @@ class VolumetricTask:
         c, steps = self.cfg.loss, self.cfg.optim.steps
         start = {
             "contrastive": c.mixing_start, "cross_identity": c.mixing_start,
-            "transfer": c.transfer_start,
+            "transfer_l1": c.transfer_start, "transfer_perceptual": c.transfer_start,
         }  # fmt: skip
         names = (
             "perceptual", "l1", "face", "eyes", "adversarial", "feature_matching", "contrastive",
-            "mismatch", "canonical", "transfer", "cross_identity",
+            "mismatch", "canonical", "cross_identity",
         )  # fmt: skip
+        full = {name: getattr(c, name) for name in names}
+        # What two pictures of one moment differ by counts as a driven picture's distance does.
+        full |= {f"transfer_{name}": c.transfer * full[name] for name in ("l1", "perceptual")}
         return {
-            name: jnp.where(step >= start.get(name, 0.0) * steps, getattr(c, name), 0.0)
-            for name in names
+            name: jnp.where(step >= start.get(name, 0.0) * steps, weight, 0.0)
+            for name, weight in full.items()
         }
 
     def generator_loss(
@@ -432,19 +443,20 @@ class VolumetricTask:
         scores = {f"{k}{r}": psnr(v, m) for k, v in shown.items() for r, m in regions.items()}
         return scores, to_uint8(on_foreground(driven, mask))
 
+    @functools.cached_property
     def _held_out(self) -> list[dict[str, np.ndarray]]:
+        """Batches of held-out people, made once."""
         pairs = FacePairs(dataclasses.replace(self.cfg.data, self_pairs=0.0), held_out=True)
-        rows = pairs.batches(1234, 0, min(self.cfg.batch, 4))
-        return [next(rows) for _ in range(3)]
+        return list(itertools.islice(pairs.batches(1234, 0, min(self.cfg.batch, 4)), 3))
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
         """PSNR on held-out people (foreground, mouth, eyes) beside that of the unmoved portrait."""
-        scores = [self._judge(state.ema, b, self.constants.head)[0] for b in self._held_out()]
+        scores = [self._judge(state.ema, b, self.constants.head)[0] for b in self._held_out]
         return {k: np.mean([np.asarray(s[k]) for s in scores]) for k in scores[0]}
 
     def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
         """Rows: source, rendered, driver."""
-        b = self._held_out()[0]
+        b = self._held_out[0]
         _, image = self._judge(state.ema, b, self.constants.head)
         rows = [np.concatenate(list(np.asarray(x)), 1) for x in (b["source"], image, b["target"])]
         return {"pairs": np.concatenate(rows, 0)}
