@@ -250,9 +250,6 @@ class VolumetricTask:
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         return self.pairs.batches(self.cfg.seed, start_step, self.cfg.batch)
 
-    def step(self, state: TrainState, batch: Any, key: jax.Array):
-        return self._step(state, batch, key, self.constants)
-
     def scene(self, head: Head, batch: Any) -> Scene:
         """Everything of a batch (uint8 pictures, fits) that has no parameters."""
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -357,10 +354,6 @@ class VolumetricTask:
             metrics["discriminator"] = judged
             metrics["discriminator_lr"] = learning_rate(self.cfg.discriminator_optim, step)
         return state, metrics
-
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def _step(self, state: TrainState, batch: Any, key: jax.Array, constants: Constants):
-        return self.update(state, batch, key, constants)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, params: Any, batch: Any, head: Head):
