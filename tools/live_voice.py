@@ -18,7 +18,6 @@ import vasa_jax
 from vasa_jax.core import compile_cache
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLE_RATE_HZ
-from vasa_jax.generate.realtime import live_engine
 from vasa_jax.io.video import VideoWriter
 
 
@@ -33,7 +32,6 @@ def sentences(text: str, voice: str) -> Iterator[np.ndarray]:
 
 async def talk(args: argparse.Namespace) -> int:
     talker = vasa_jax.Talker(args.release, args.portrait or vasa_jax.example_portrait())
-    live_engine(talker.engine).warm_up(talker)
     frames, sound, first = [], [], None
     async with talker.stream(sentences(args.text, args.voice), frame="crop") as stream:
         async for frame in stream:

@@ -7,21 +7,23 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from vasa_jax.core import compile_cache, precision
+from vasa_jax.core.config import from_json
+from vasa_jax.core.errors import UserError
 from vasa_jax.core.shapes import Array, Float, typed
 
 
 def test_only_floating_arrays_change_dtype() -> None:
     tree = {"w": jnp.ones(2), "i": jnp.arange(2), "key": jax.random.key(0), "f": 1.5}
-    low = precision.BF16.to_compute(tree)
+    low = precision.Precision(params="bfloat16").to_params(tree)
     assert low["w"].dtype == jnp.bfloat16 and low["i"].dtype == jnp.int32 and low["f"] == 1.5
     assert jnp.issubdtype(low["key"].dtype, jax.dtypes.prng_key)
-    assert precision.BF16.to_stats(low)["w"].dtype == jnp.float32
 
 
-def test_cpu_computes_in_float32_and_accelerators_in_bfloat16() -> None:
-    assert precision.for_platform("cpu").compute == "float32"
-    assert precision.for_platform("gpu").compute == "bfloat16"
-    assert precision.for_platform("gpu").params == "float32"
+def test_settings_that_are_no_more_do_not_make_a_saved_configuration_unreadable() -> None:
+    saved = {"params": "float32", "compute": "bfloat16", "stats": "float32", "matmul": "default"}
+    assert from_json(precision.Precision, saved) == precision.BF16
+    with pytest.raises(UserError, match="did you mean 'compute'"):
+        from_json(precision.Precision, {"computes": "float32"})
 
 
 @typed

@@ -37,6 +37,20 @@ def test_frames_without_a_face_repeat_and_a_video_of_nobody_is_left_out(tmp_path
     assert videos.video_clip(tmp_path / "a.mp4", reader=None) is None
 
 
+def test_early_sound_is_shifted_as_late_sound_is(tmp_path, monkeypatch):
+    sound, got = np.arange(1, 30 * SAMPLES_PER_FRAME + 1, dtype=np.float32), []
+    monkeypatch.setattr(videos, "video_landmarks", lambda path, kept: np.zeros((30, 478, 3)))
+    monkeypatch.setattr(videos, "video_sound", lambda path: sound)
+    monkeypatch.setattr(videos, "landmark_clip", lambda x, samples, r: got.append(samples))
+    for late in (1.5, 0, -1.5):
+        videos.video_clip(tmp_path / "a.mp4", reader=None, audio_late_frames=late)
+    half = 3 * SAMPLES_PER_FRAME // 2
+    np.testing.assert_array_equal(got[0], sound[half:])
+    np.testing.assert_array_equal(got[1], sound)
+    np.testing.assert_array_equal(got[2][half:], sound)
+    assert len(got[2]) == len(sound) + half and not got[2][:half].any()
+
+
 def test_lips_shut_on_the_m_that_is_heard_and_nowhere_else(monkeypatch):
     frames, rng = 30, np.random.default_rng(0)
     said = [("a", 0.0, 0.5), ("m", 0.5, 0.62), ("a", 0.62, 1.2)]

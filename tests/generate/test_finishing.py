@@ -21,7 +21,6 @@ def talker():
         image=image, crop=align.Crop(45.0, 40.0, 50.0),
         engine=types.SimpleNamespace(size=SIZE),
         face=types.SimpleNamespace(landmarks=landmarks),
-        marker=lambda frame: None,
     )  # fmt: skip
 
 
@@ -46,7 +45,7 @@ def test_pictures_of_a_hop_are_those_of_one_after_the_other(talker, order):
     drawn = squares(6)
     paster = align.Paster(talker.image, talker.crop, SIZE, landmarks=talker.face.landmarks)
     expected = [paster(square) for square in drawn]
-    finisher = Finisher(talker, "full", mark=False)
+    finisher = Finisher(talker, "full", None)
 
     async def two_hops():
         first = await finished(finisher, drawn[:3], order)
@@ -61,7 +60,7 @@ def test_pictures_of_a_hop_are_those_of_one_after_the_other(talker, order):
 
 def test_a_picture_that_was_left_out_is_none(talker):
     drawn = [*squares(1), None]
-    made = asyncio.run(finished(Finisher(talker, "crop", mark=False), drawn, (0,)))
+    made = asyncio.run(finished(Finisher(talker, "crop", None), drawn, (0,)))
     np.testing.assert_array_equal(made[0][0], drawn[0])
     assert made[1] is None
 
@@ -70,7 +69,7 @@ def test_an_error_while_drawing_is_told_and_holds_up_nobody(talker):
     async def run():
         loop = asyncio.get_running_loop()
         futures = [loop.create_future(), loop.create_future()]
-        tasks = Finisher(talker, "full", mark=False).begin(futures)
+        tasks = Finisher(talker, "full", None).begin(futures)
         futures[0].set_exception(ValueError("no picture"))
         futures[1].set_result((squares(1)[0], 0.0))
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5.0)

@@ -15,6 +15,8 @@ from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_INDEX, Controls
 from vasa_jax.generate import realtime
+from vasa_jax.generate.engine import Engine
+from vasa_jax.generate.live_engine import LiveEngine
 from vasa_jax.generate.live_motion import Heard, Hop
 from vasa_jax.generate.offline import generate_motion, speech_features
 from vasa_jax.generate.realtime import LiveConfig, LiveStream
@@ -50,32 +52,72 @@ def run(talker, audio, **options):
     return asyncio.run(collect())
 
 
+def live_motion(live, said_TS, controls, seed):
+    """Motion of one stream, hop after hop, and the features that it made of the whole."""
+    motion = live.motion
+    place, heard, whole = motion.open(seed), Heard(motion.model), Heard(motion.model)
+    made, total = [], len(said_TS)
+    # After the end nothing is asked for any more, as offline.
+    controls = Controls(*(np.concatenate(x) for x in zip(
+        controls, Controls.none(motion.frames), strict=True)))  # fmt: skip
+    for start in range(0, total, HOP):
+        part = np.zeros((motion.frames, 640), np.float32)
+        real = said_TS[start : start + motion.frames]
+        part[: len(real)] = real
+        valid = np.arange(motion.frames) < len(real)
+        wanted = Controls(*(x[start : start + motion.frames] for x in controls))
+        made.append(live.ask(place, heard, part, valid, wanted).result().motion)
+    motion.close(place)
+    return np.concatenate(made)[:total], whole.features(said_TS)
+
+
+def offline_motion(engine, cfg, features, controls, seed):
+    """The same hops in one scan, guided as the release says."""
+    defaults = engine.defaults
+    return generate_motion(
+        engine.motion_config, engine.motion_params, engine.stats, features, controls, seed=seed,
+        sampler=defaults.sampler, steps=cfg.steps, hop=cfg.hop, ahead=cfg.ahead,
+        guidance=defaults.guidance, temperature=defaults.temperature,
+    )  # fmt: skip
+
+
 def test_motion_equals_the_offline_scan_bit_for_bit_for_the_same_hops(talker):
     """One place: the batch of offline. The features are the ones that the stream made."""
     engine = talker.engine
     live = realtime.live_engine(engine, dataclasses.replace(LIVE, places=1))
-    motion, said = live.motion, speech(9).reshape(9, 640)
-    place, heard, whole = motion.open(3), Heard(motion.model), Heard(motion.model)
-    made = []
-    for start in range(0, 9, HOP):
-        part = np.zeros((motion.frames, 640), np.float32)
-        real = said[start : start + motion.frames]
-        part[: len(real)] = real
-        valid = np.arange(motion.frames) < len(real)
-        hop = live.ask(place, heard, part, valid, Controls.none(motion.frames)).result()
-        made.append(hop.motion)
-    motion.close(place)
-    cfg = live.rolling
-    features = whole.features(said)
+    said, free = speech(9).reshape(9, 640), Controls.none(9)
+    made, features = live_motion(live, said, free, seed=3)
+    cfg = live.motion.model.features
     np.testing.assert_allclose(
-        features, audio_features.features(motion.model.features, said.reshape(1, -1))[0], atol=2e-4
+        features, audio_features.features(cfg, said.reshape(1, -1))[0], atol=2e-4
     )
-    expected = generate_motion(
-        motion.model, engine.motion_params, engine.stats, features, seed=3, sampler=cfg.sampler,
-        steps=cfg.steps, hop=cfg.hop, ahead=cfg.ahead, guidance={"audio": 0.5},
-        temperature=cfg.temperature,
-    )  # fmt: skip
-    np.testing.assert_array_equal(np.concatenate(made)[:9], expected)
+    np.testing.assert_array_equal(made, offline_motion(engine, live.rolling, features, free, 3))
+
+
+def test_every_condition_that_a_release_guides_is_guided_live_as_offline(tmp_path):
+    guided = {"audio": 0.5, "gaze": 1.0, "past": 0.3, "distance": 0.8, "emotion": 0.6}
+    release = load_release(tiny_release(tmp_path / "guided", {"guidance": guided, "steps": 2}))
+    engine = Engine(release)
+    live = LiveEngine(engine, LiveConfig())
+    assert set(live.rolling.guided) == set(guided)
+    asked = wishes(gaze=(20, -5), distance=0.8, emotion={"happy": 1.0})
+    said, all_along = speech(9).reshape(9, 640), asked.controls(9)
+    late = Controls(*(np.where(_rows(9, x) >= 4, x, 0) for x in all_along))  # comes on the way
+    late = late._replace(distance=np.asarray(all_along.distance))
+    made = {}
+    cases = {"free": Controls.none(9), "asked": all_along, "late": late,
+             "gaze": wishes(gaze=(20, -5)).controls(9)}  # fmt: skip
+    for name, controls in cases.items():
+        made[name], features = live_motion(live, said, controls, seed=3)
+        expected = offline_motion(engine, live.rolling, features, controls, 3)
+        np.testing.assert_array_equal(made[name], expected, err_msg=name)
+    live.close()
+    for name in ("asked", "late", "gaze"):
+        assert np.abs(made[name] - made["free"]).max() > 1e-4, name
+
+
+def _rows(count, like):
+    return np.arange(count).reshape(count, *(1,) * (np.ndim(like) - 1))
 
 
 def test_any_cut_of_the_sound_gives_the_same_frames(talker):

@@ -84,8 +84,8 @@ def _random(init: Callable[[jax.Array], Any]) -> Any:
     return jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(np.float32), shapes)
 
 
-def tiny_release(folder: Path) -> Path:
-    """Writes the release and returns its folder."""
+def tiny_release(folder: Path, generate: dict[str, Any] | None = None) -> Path:
+    """Writes the release and returns its folder; ``generate`` says how it is sampled."""
     head = tiny_head()
     face = _random(FaceAutoencoder(FACE, head).init)
     motion = _random(lambda key: init_params(MOTION, key))
@@ -93,7 +93,11 @@ def tiny_release(folder: Path) -> Path:
     save_release(
         folder,
         {"face": face, "motion": motion, "head": head},
-        {"face": {"model": to_json(FACE)}, "motion": {"model": to_json(MOTION)}},
+        {
+            "face": {"model": to_json(FACE)},
+            "motion": {"model": to_json(MOTION)},
+            "generate": generate or {},
+        },
         {"motion": {"motion": stats.to_json()}},
         "random weights",
     )

@@ -79,14 +79,14 @@ def train_together(
 
 
 def config(name: str) -> Any:
-    """The tasks by name: the toy in both forms, and the real ones, very small."""
+    """The tasks by name: the toy and the real ones, very small."""
     from tests.train.toy_task import ToyConfig
     from vasa_jax.train.loop import LoopConfig
     from vasa_jax.train.optim import OptimConfig
 
     quiet = LoopConfig(log_every=1, picture_every=0, evaluate_every=0, checkpoint_every=0)
-    if name in ("toy", "old_toy"):
-        return ToyConfig(noise=0.3, width=16, pure=name == "toy", loop=quiet)
+    if name == "toy":
+        return ToyConfig(noise=0.3, width=16, pure=True, loop=quiet)
     if name == "motion":
         from vasa_jax.audio.encoder import EncoderConfig
         from vasa_jax.data.motions import MotionDataConfig

@@ -48,12 +48,11 @@ def test_eight_devices_train_as_one(alone, tmp_path):
     state, reference = alone
     jobs = [
         job("toy", tmp_path / "data", 4, **SPLIT),
-        job("old_toy", tmp_path / "old", 4, loop__mesh__fsdp=4, **SPLIT),
         job("toy", tmp_path / "moved", 2, loop__mesh__fsdp=8, **SPLIT),
         job("toy", tmp_path / "moved", 4, loop__mesh__data=4, loop__mesh__fsdp=2, **SPLIT),
     ]
     finish(start(jobs, devices=8))
-    for name in ("data", "old", "moved"):
+    for name in ("data", "moved"):
         np.testing.assert_allclose(losses(tmp_path / name), losses(reference), rtol=RTOL)
         assert_like(state.params, tmp_path / name)  # read on this one device
     # Sharded means that a device has an eighth, of the optimiser and the average, too.

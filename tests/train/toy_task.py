@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.optim import OptimConfig, apply_gradients, descend, make_optimizer
+from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
 BATCH = 8
@@ -26,7 +25,7 @@ class ToyConfig:
     poison_step: int = -1  # this batch holds a nan
     optim: OptimConfig = OptimConfig(lr=0.1, steps=6, warmup=1, weight_decay=0.0, ema_decay=0.9)
     loop: LoopConfig = LoopConfig(log_every=1, picture_every=2, evaluate_every=2)
-    pure: bool = False  # the task that has ``update``
+    pure: bool = False  # the task with all that is optional
     delay_s: float = 0.0  # for each batch, so that a test can interrupt
 
     def task(self) -> ToyTask:
@@ -44,8 +43,14 @@ class ToyTask:
         params = {"dense": {"kernel": kernel, "bias": jnp.zeros((self.cfg.width,), jnp.float32)}}
         return TrainState.create(params, self.tx, key)
 
-    def step(self, state, batch, key):
-        return _step(self.cfg, state, batch, key)
+    def update(self, state, batch, key, constants):
+        noise = self.cfg.noise * jax.random.normal(key, batch["y"].shape, jnp.float32)
+
+        def loss(params, batch):
+            y = batch["x"] @ params["dense"]["kernel"] + params["dense"]["bias"][None]
+            return jnp.mean(jnp.square(y + batch["noise"] - batch["y"])), {}
+
+        return descend(self.cfg.optim, self.tx, loss, state, {**batch, "noise": noise})
 
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         step = start_step
@@ -99,19 +104,6 @@ class PureToyTask(ToyTask):
 
         batch = {**batch, "noise": noise}
         return descend(self.cfg.optim, self.tx, loss, state, batch, shared=self.shared)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _step(cfg: ToyConfig, state, batch, key):
-    # Jitted by config, so that the many runs of the tests compile once.
-    def loss(params):
-        y = batch["x"] @ params["dense"]["kernel"] + params["dense"]["bias"][None]
-        noise = cfg.noise * jax.random.normal(key, y.shape, jnp.float32)
-        return jnp.mean(jnp.square(y + noise - batch["y"]))
-
-    value, grads = jax.value_and_grad(loss)(state.params)
-    state, metrics = apply_gradients(cfg.optim, make_optimizer(cfg.optim), state, grads)
-    return state, {"loss": value, **metrics}
 
 
 def truth(width: int) -> np.ndarray:

@@ -133,7 +133,8 @@ def to_json(cfg: Any) -> Any:
 def from_json(cls: type[C], data: Mapping[str, Any]) -> C:
     """The ``cls`` whose ``to_json`` is ``data``. Fields that are absent keep their default.
 
-    Raises UserError on unknown names (with the nearest one) and on values of the wrong type.
+    Names in a dataclass's ``RETIRED`` are fields that it had once; they are passed over. Raises
+    UserError on unknown names (with the nearest one) and on values of the wrong type.
     """
     return _build(data, cls, cls.__name__)
 
@@ -201,6 +202,8 @@ def _build_dataclass(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise UserError(f"{where}: expected an object with the fields of {kind.__name__}")
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    retired = getattr(kind, "RETIRED", ())
+    value = {name: v for name, v in value.items() if name not in retired}
     for name in value:
         if name not in fields:
             raise UserError(f"{where} has no {name!r}{_nearest(name, fields)}")

@@ -8,7 +8,7 @@ accelerators, float32 on CPU, where bfloat16 is slower.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ class Precision:
 
     params: Name = "float32"
     compute: Name = "float32"
-    stats: Name = "float32"  # normalisation statistics, softmax, sampling grids, losses
-    matmul: Literal["default", "high", "highest"] = "default"
+
+    # In configurations that were saved when they were fields; they never did anything.
+    RETIRED: ClassVar[tuple[str, ...]] = ("stats", "matmul")
 
     @property
     def params_dtype(self) -> Any:
@@ -34,31 +35,13 @@ class Precision:
     def compute_dtype(self) -> Any:
         return jnp.dtype(self.compute)
 
-    @property
-    def stats_dtype(self) -> Any:
-        return jnp.dtype(self.stats)
-
-    def to_compute(self, tree: T) -> T:
-        """``tree`` with its floating arrays in the compute dtype; other leaves untouched."""
-        return _cast(tree, self.compute_dtype)
-
     def to_params(self, tree: T) -> T:
-        """``tree`` with its floating arrays in the parameter dtype."""
+        """``tree`` with its floating arrays in the parameter dtype; other leaves untouched."""
         return _cast(tree, self.params_dtype)
-
-    def to_stats(self, tree: T) -> T:
-        """``tree`` with its floating arrays in the dtype for sums, softmax and grids."""
-        return _cast(tree, self.stats_dtype)
 
 
 F32 = Precision()
 BF16 = Precision(compute="bfloat16")
-
-
-def for_platform(platform: str | None = None) -> Precision:
-    """The policy for ``platform`` ("cpu", "gpu", "tpu"; the default backend when None)."""
-    platform = platform or jax.default_backend()
-    return F32 if platform == "cpu" else BF16
 
 
 def _cast(tree: T, dtype: Any) -> T:

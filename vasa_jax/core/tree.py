@@ -1,4 +1,4 @@
-"""Parameter trees as tables from path name to array: count, compare, summarise.
+"""Parameter trees as tables from path name to array: count and compare.
 
 Paths are joined by ``/`` (``face/encoder/conv_0/kernel``); they are the names in releases and in
 converter tables.
@@ -95,30 +95,6 @@ def differences(
                 gap = f", largest gap {np.nanmax(np.abs(a - e)):.3g}" if e.dtype.kind == "f" else ""
                 lines.append(f"{name}: {int((~same).sum())} of {same.size} values differ{gap}")
     return lines
-
-
-def assert_same(expected: Any, actual: Any, *, what: str = "tree", **tolerances: Any) -> None:
-    """Raises ValueError naming every path (at most 12) where the trees differ; see differences."""
-    lines = differences(expected, actual, **tolerances)
-    if lines:
-        more = [f"... and {len(lines) - 12} more"] if len(lines) > 12 else []
-        raise ValueError("\n  ".join([f"{what} is not as expected:", *lines[:12], *more]))
-
-
-def summarise(tree: Any, *, depth: int = 1) -> str:
-    """A table of parameters per branch (names cut after ``depth`` parts), with the total."""
-    rows: dict[str, list[int]] = {}
-    for name, leaf in flatten(tree).items():
-        branch = SEPARATOR.join(name.split(SEPARATOR)[:depth])
-        row = rows.setdefault(branch, [0, 0])
-        row[0] += count(leaf)
-        row[1] += num_bytes(leaf)
-    rows["total"] = [count(tree), num_bytes(tree)]
-    width = max(len(name) for name in rows)
-    return "\n".join(
-        f"{name:<{width}}  {scalars:>12,}  {size / 2**20:>9.2f} MiB"
-        for name, (scalars, size) in rows.items()
-    )
 
 
 def _describe(leaf: Any) -> str:

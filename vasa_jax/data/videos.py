@@ -94,8 +94,8 @@ def video_clip(
 ) -> MotionClip | None:
     """A video of one talking person read by the encoder; None where no face is found.
 
-    ``audio_late_frames`` is how much the sound lags the picture; it is taken out. Raises
-    UserError for a video that can't be read, or that has no sound.
+    ``audio_late_frames`` is how much the sound lags the picture, negative where it is early; it is
+    taken out. Raises UserError for a video that can't be read, or that has no sound.
     """
     samples = video_sound(path)  # first: a video without any need not be looked at
     landmarks = video_landmarks(path, kept)
@@ -104,8 +104,15 @@ def video_clip(
     ok = np.isfinite(landmarks).all((1, 2))
     # A frame without a face repeats the one before it.
     last = np.maximum.accumulate(np.where(ok, np.arange(len(ok)), int(np.argmax(ok))))
-    samples = samples[max(round(audio_late_frames * SAMPLES_PER_FRAME), 0) :]
+    samples = shifted(samples, -round(audio_late_frames * SAMPLES_PER_FRAME))
     return landmark_clip(landmarks[last], samples, reader)
+
+
+def shifted(samples_S: np.ndarray, later: int) -> np.ndarray:
+    """Sound that begins ``later`` samples later, after silence, or without its first ``-later``."""
+    if later < 0:
+        return samples_S[-later:]
+    return np.concatenate([np.zeros(later, samples_S.dtype), samples_S])
 
 
 def found_enough(landmarks_TL3: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,18 @@ class Engine:
         self.render = Program(self._render, closed_over=(face_config,))
         self.render_fine = Program(self._render_fine, closed_over=(face_config,))
         self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
+        self.retired = False  # another release took its place
 
     @property
     def size(self) -> int:
         """Side of the model's square in px."""
         return self.autoencoder.cfg.size
+
+    def retire(self) -> None:
+        """No new talker will use it; threads that no stream needs end now, others with it."""
+        self.retired = True
+        for live in tuple(self.live.values()):
+            live.rest()
 
     def _render(self, params: Any, head: Any, appearance: Appearance, motion_BM: Any) -> Any:
         return to_uint8(self.autoencoder.render(params, appearance, motion_BM, head=head))
@@ -69,16 +77,24 @@ class Engine:
 
 
 _engines: dict[str, Engine] = {}
+_engines_lock = threading.Lock()
 
 
 def engine_for(release: Release | str | os.PathLike[str]) -> Engine:
-    """The engine of a release; the last one is kept, so that a second portrait starts at once."""
+    """The engine of a release; the last one is kept, so that a second portrait starts at once.
+
+    The one before is retired: talkers that have it keep it, with its streams.
+    """
     if not isinstance(release, Release):
         release = load_release(os.fspath(release))
-    if release.sha256 not in _engines:
-        _engines.clear()
-        _engines[release.sha256] = Engine(release)
-    return _engines[release.sha256]
+    with _engines_lock:
+        if release.sha256 not in _engines:
+            engine = Engine(release)
+            for old in _engines.values():
+                old.retire()
+            _engines.clear()
+            _engines[release.sha256] = engine
+        return _engines[release.sha256]
 
 
 def _stage_config(cls: type, config: Mapping[str, Any], stage: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vasa_jax.face import align
 from vasa_jax.provenance.payload import Payload
+from vasa_jax.provenance.watermark import Marker
 
 if TYPE_CHECKING:
     from vasa_jax.generate.talker import Talker
@@ -18,21 +19,30 @@ Drawn = tuple[np.ndarray, float]  # a picture uint8, and the ms that rendering t
 
 
 class Finisher:
-    """Finishes the pictures of one stream; those of a hop beside one another."""
+    """Finishes the pictures of one stream; those of a hop beside one another.
 
-    def __init__(self, talker: Talker, frame: Literal["full", "crop"], *, mark: bool):
+    Making one takes a moment, and compiles where its size is new: it belongs in a thread.
+    """
+
+    def __init__(self, talker: Talker, frame: Literal["full", "crop"], payload: Payload | None):
+        """``payload`` is what the invisible mark says; None leaves it out."""
         self._talker = talker
         self._paster = None
         if frame == "full":
             self._paster = align.Paster(
                 talker.image, talker.crop, talker.engine.size, landmarks=talker.face.landmarks
             )
-        self._marker = talker.marker(frame) if mark else None
+        self._marker = None
+        if payload is not None:
+            width, height = talker.frame_size(frame)
+            self._marker = Marker(payload, height, width)
 
-    @property
-    def payload(self) -> Payload | None:
-        """What the invisible mark says; None when there is none."""
-        return None if self._marker is None else self._marker.payload
+    def rehearse(self) -> None:
+        """Does once all that a picture needs, and leaves no trace of it."""
+        talker = self._talker
+        square = align.extract(talker.image, talker.crop, talker.engine.size)
+        # The portrait's own square moves nothing, so a mask has nothing to remember.
+        self._pasted(square, None if self._paster is None else self._paster.mask(square))
 
     def begin(
         self, squares: Sequence[asyncio.Future[Drawn] | None]

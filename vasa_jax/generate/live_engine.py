@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
-from vasa_jax.generate.live_motion import Heard, Hop, LiveMotion
-from vasa_jax.generate.rolling import RollingConfig
+from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.generate.finishing import Drawn, Finisher
+from vasa_jax.generate.live_motion import Hop, LiveMotion
+from vasa_jax.generate.rolling import RollingConfig, branches
+from vasa_jax.provenance.payload import Payload
 
 if TYPE_CHECKING:
     from vasa_jax.generate.engine import Engine
     from vasa_jax.generate.talker import Talker
 
 RENDER_THREADS = 2
+FRAMES: tuple[Literal["full", "crop"], ...] = ("full", "crop")  # what streams may show
+SAID_AFTER_S = 1.5  # a warm-up that lasts longer is spoken of
+NOTICE = (
+    "warming up for live pictures; the first time on a machine this compiles for a minute or so, "
+    "and no stream's clock runs meanwhile"
+)
+
+_log = logging.getLogger("vasa_jax.live")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +60,7 @@ class LiveEngine:
         quick = cfg.steps is None
         params = engine.quick_params if quick else engine.motion_params
         defaults = engine.quick_defaults if quick else engine.defaults
-        scales = {n: float(s) for n, s in defaults.guidance.items() if s and n == "audio"}
+        scales = branches(defaults.guidance)
         self.rolling = RollingConfig(
             hop=cfg.hop,
             ahead=cfg.ahead,
@@ -56,8 +71,10 @@ class LiveEngine:
             temperature=defaults.temperature,
         )
         self.motion = LiveMotion(engine, params, self.rolling, scales, cfg.places)
-        self._stepper = concurrent.futures.ThreadPoolExecutor(1, "live-motion")
-        self.renderers = concurrent.futures.ThreadPoolExecutor(RENDER_THREADS, "live-render")
+        self._lock = threading.Lock()
+        self._pools: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
+        self._warming = threading.Lock()
+        self._warm: weakref.WeakSet[Talker] = weakref.WeakSet()
 
     @property
     def latency_ms(self) -> float:
@@ -67,23 +84,55 @@ class LiveEngine:
     def ask(self, *args: Any, **options: Any) -> concurrent.futures.Future[Hop]:
         """``LiveMotion.ask``, and sees to it that the step is made."""
         future = self.motion.ask(*args, **options)
-        self._stepper.submit(self.motion.run_waiting)
+        self._in_stepper(self.motion.run_waiting)
         return future
 
+    def ask_picture(self, talker: Talker, motion_M: np.ndarray) -> concurrent.futures.Future[Drawn]:
+        """``draw`` in one of the threads that render."""
+        return self._submit("live-render", RENDER_THREADS, self.draw, talker, motion_M)
+
+    def leave(self, place: int) -> None:
+        """A stream is over. The threads of an engine that was replaced end with the last one."""
+        self.motion.close(place)
+        if self.engine.retired:
+            self.rest()
+
+    def rest(self) -> None:
+        """Lets the threads end unless a stream needs them; they come again when one does."""
+        if self.motion.taken == 0:
+            self._end_threads(cancel=False)
+
     def warm_up(self, talker: Talker) -> None:
-        """Compiles, or reads from the cache, all that a stream of ``talker`` runs."""
-        place = self.motion.open(0)
-        try:
-            frames = self.motion.frames
-            silence = np.zeros((frames, SAMPLES_PER_FRAME), np.float32)
-            hop = self.ask(
-                place, Heard(self.motion.model), silence, np.ones(frames, bool),
-                Controls.none(frames),
-            ).result()  # fmt: skip
-            self.draw(talker, hop.motion[0])
-            talker.marker("full"), talker.marker("crop")
-        finally:
-            self.motion.close(place)
+        """Compiles, or reads from the cache, all that streams of ``talker`` run.
+
+        The first of a release takes tens of seconds where nothing is cached, and says so in the
+        log; another portrait takes a moment, and one that was here before none. Any thread may call
+        it; streams that run meanwhile lose nothing but processor time.
+        """
+        with self._warming:
+            if talker in self._warm:
+                return
+            began = time.perf_counter()
+            notice = threading.Timer(SAID_AFTER_S, _log.warning, (NOTICE,))
+            notice.daemon = True
+            notice.start()
+            try:
+                self._warm_up(talker)
+            finally:
+                notice.cancel()
+            _log.info("warm after %.1f s", time.perf_counter() - began)
+            self._warm.add(talker)
+
+    def _warm_up(self, talker: Talker) -> None:
+        # Beside one another: compilation fills one core each.
+        waiting: list[concurrent.futures.Future[Any]] = [self._in_stepper(self.motion.warm_up)]
+        still = np.zeros(MOTION_DIM, np.float32)
+        for _ in range(RENDER_THREADS):  # so that each of those is there, too
+            waiting.append(self.ask_picture(talker, still))
+        for frame in FRAMES:
+            Finisher(talker, frame, Payload()).rehearse()
+        for future in waiting:
+            future.result()
 
     def draw(self, talker: Talker, motion_M: np.ndarray) -> tuple[np.ndarray, float]:
         """The model's square uint8 for one row of driving motion, and the ms it took."""
@@ -95,9 +144,25 @@ class LiveEngine:
         return np.asarray(images)[0], (time.perf_counter() - began) * 1e3
 
     def close(self) -> None:
-        """Lets the threads end."""
-        self._stepper.shutdown(wait=False, cancel_futures=True)
-        self.renderers.shutdown(wait=False, cancel_futures=True)
+        """Lets the threads end; what waits for them is cancelled."""
+        self._end_threads(cancel=True)
+
+    def _in_stepper(self, function: Callable[[], T]) -> concurrent.futures.Future[T]:
+        return self._submit("live-motion", 1, function)
+
+    def _submit(
+        self, name: str, threads: int, function: Callable[..., T], *args: Any
+    ) -> concurrent.futures.Future[T]:
+        with self._lock:
+            if name not in self._pools:
+                self._pools[name] = concurrent.futures.ThreadPoolExecutor(threads, name)
+            return self._pools[name].submit(function, *args)
+
+    def _end_threads(self, *, cancel: bool) -> None:
+        with self._lock:
+            pools, self._pools = self._pools, {}
+            for pool in pools.values():
+                pool.shutdown(wait=False, cancel_futures=cancel)
 
 
 def live_engine(engine: Engine, cfg: LiveConfig | None = None) -> LiveEngine:

@@ -20,7 +20,7 @@ import numpy as np
 
 from vasa_jax.audio import features as audio_features
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
+from vasa_jax.core.types import MOTION_DIM, SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
 from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.rolling import RollingConfig
@@ -90,8 +90,9 @@ class LiveMotion:
         self.frames = cfg.hop + cfg.lookahead(self.model)  # of sound that a hop needs
         self._params, self._stats = params, engine.stats
         self._scales = rolling.guidance_scales(cfg, places, scales)
-        self._state = self._new_state()
-        self._lock = threading.Lock()
+        self._state: rolling.RollingState | None = None  # made in the thread that steps
+        self._warm = False
+        self._lock = threading.RLock()  # a forgotten stream closes when the collector finds it
         self._free = list(range(places))[::-1]
         self._fresh = np.zeros(places, bool)
         self._seeds = np.zeros(places, np.uint32)
@@ -101,6 +102,24 @@ class LiveMotion:
 
     def _new_state(self) -> rolling.RollingState:
         return rolling.kept_init_state(self.model, np.zeros(self.places, np.uint32))
+
+    def warm_up(self) -> None:
+        """Compiles, or reads from the cache, all that a hop runs, by one of silence for nobody.
+
+        Its state is its own, so that streams that run know nothing of it. Later calls do nothing.
+        """
+        if self._warm:
+            return
+        nobody = np.zeros(self.places, bool)
+        features = self._rest.copy()
+        features[:] = Heard(self.model).features(
+            np.zeros((self.frames, SAMPLES_PER_FRAME), np.float32)
+        )
+        self._advance(
+            self._new_state(), features, np.ones(features.shape[:2], bool),
+            _no_wishes(self.places, self.frames), nobody, nobody, np.zeros(self.places, np.uint32),
+        )  # fmt: skip
+        self._warm = True
 
     @property
     def taken(self) -> int:
@@ -162,7 +181,7 @@ class LiveMotion:
         try:
             made = self._step(requests, taking, reset, seeds)
         except BaseException as error:  # each stream learns what went wrong
-            self._state = self._new_state()  # the old one may have been given away
+            self._state = None  # it may have been given away
             with self._lock:
                 self._fresh[:] = True
             for r in requests:
@@ -179,7 +198,7 @@ class LiveMotion:
         """Of each place that asked: motion, and where it is loud."""
         hop, places = self.cfg.hop, self.places
         features, valid = self._rest.copy(), np.ones((places, self.frames), bool)
-        controls = Controls(*(np.array(x) for x in Controls.none(places, self.frames)))
+        controls = _no_wishes(places, self.frames)
         for r in requests:
             if r.samples.shape != (self.frames, SAMPLES_PER_FRAME):
                 raise ValueError(f"a hop takes {self.frames} frames of sound")
@@ -192,11 +211,25 @@ class LiveMotion:
         loud = {r.place: loud_frames(audio_features.power_db(cfg, features[r.place]))
                 for r in requests}  # fmt: skip
         if not active.any():
-            nothing = np.zeros((hop, self._state.past_motion.shape[-1]), np.float32)
+            nothing = np.zeros((hop, MOTION_DIM), np.float32)
             return {place: (nothing, row) for place, row in loud.items()}
-        self._state, motion = rolling.live_step(
-            self._params, self.model, self.cfg, self._state, features, valid, controls,
+        state = self._new_state() if self._state is None else self._state
+        self._state, motion = self._advance(state, features, valid, controls, active, reset, seeds)
+        physical = self._stats.denormalize(motion)
+        return {place: (physical[place], row) for place, row in loud.items()}
+
+    def _advance(
+        self, state: rolling.RollingState, features: np.ndarray, valid: np.ndarray,
+        controls: Controls, active: np.ndarray, reset: np.ndarray, seeds: np.ndarray,
+    ) -> tuple[rolling.RollingState, np.ndarray]:  # fmt: skip
+        """The one compiled step; ``state`` is given away."""
+        state, motion = rolling.live_step(
+            self._params, self.model, self.cfg, state, features, valid, controls,
             self._scales, active_B=active, reset_B=reset, seed_B=seeds,
         )  # fmt: skip
-        physical = self._stats.denormalize(np.asarray(motion))
-        return {place: (physical[place], row) for place, row in loud.items()}
+        return state, np.asarray(motion)
+
+
+def _no_wishes(places: int, frames: int) -> Controls:
+    """Controls (places, frames) that ask for nothing, to be written into."""
+    return Controls(*(np.array(x) for x in Controls.none(places, frames)))

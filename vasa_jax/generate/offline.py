@@ -103,13 +103,7 @@ def generate_motion(
     for name in scales:
         if name not in CONDITION_NAMES:
             raise UserError(f"no condition {name!r} to guide; there are {CONDITION_NAMES}")
-    # A branch that drops a wish nobody has would cost time and change nothing.
-    wished = {
-        "gaze": bool(np.any(np.asarray(controls.gaze_on) > 0)),
-        "distance": bool(np.any(np.asarray(controls.distance_on) > 0)),
-        "emotion": bool(np.any(np.asarray(controls.emotion_on) > 0)),
-    }
-    scales = {n: s for n, s in scales.items() if s != 0 and wished.get(n, True)}
+    scales = rolling.branches(scales)
     cfg = RollingConfig(
         hop=hop or model.window,
         ahead=ahead,

@@ -9,6 +9,12 @@
 Without an iterator, ``push`` feeds the stream and ``finish`` ends it. ``tools/live_voice`` speaks
 what a synthesiser says, while it says it.
 
+*Warm-up.* Entering ``async with``, or else the first frame that is asked for, waits until all that
+a frame needs is compiled and has run once (``LiveStream.ready``). Where that takes long the log
+``vasa_jax.live`` says so; without a handler that goes to stderr. Clock and sound start after it, as
+the first frame is asked for: an iterator is not asked before, what was pushed waits, and of a
+microphone, whose sound is the present, it is dropped.
+
 *The clock.* Frame n shows the samples [640 n, 640 (n + 1)) of the stream's timeline
 (``generate/timeline.py``) and carries them. A hop is made when its sound and its look-ahead were
 heard, so a frame comes at most ``latency_ms`` = (hop + look-ahead) * 40 ms, plus compute, after its
@@ -32,6 +38,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,6 +52,8 @@ from vasa_jax.generate.finishing import Drawn, Finisher
 from vasa_jax.generate.live_engine import LiveConfig as LiveConfig
 from vasa_jax.generate.live_engine import LiveEngine
 from vasa_jax.generate.live_engine import live_engine as live_engine
+from vasa_jax.generate.live_frames import LiveFrame as LiveFrame
+from vasa_jax.generate.live_frames import Made
 from vasa_jax.generate.live_motion import Heard
 from vasa_jax.generate.steering import Asked, Steering, checked_pose
 from vasa_jax.generate.timeline import Timeline
@@ -54,40 +63,10 @@ from vasa_jax.provenance.payload import Payload
 if TYPE_CHECKING:
     from vasa_jax.generate.talker import Talker
 
+_log = logging.getLogger("vasa_jax.live")
 FRAME_S = 1.0 / FPS
 READY_FRAMES = 8  # made ahead of a reader that does not keep up; bounds memory
 FADE_SAMPLES = 80  # 5 ms: an interrupted voice must not click
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class LiveFrame:
-    """One frame of a stream."""
-
-    index: int
-    picture: np.ndarray  # uint8 (Y, X, 3); the one before when not ``drawn``
-    sound: np.ndarray  # float32 (640,), 16 kHz: what is heard while the picture is shown
-    drawn: bool
-    speaking: bool  # somebody was speaking, as opposed to silence put in
-    motion: np.ndarray  # (54,) driving motion
-    ms: dict[str, float]  # what it waited for and what it cost, see ``LiveStream``
-
-    @property
-    def time(self) -> float:
-        """Seconds on the stream's clock."""
-        return self.index / FPS
-
-
-@dataclasses.dataclass(eq=False)
-class _Made:
-    """A hop between motion and delivery."""
-
-    first: int
-    began: float  # the clock when it was taken; dropped sound may set it anew since
-    rows: np.ndarray  # (n, 54)
-    sound: np.ndarray  # (n, 640)
-    said: np.ndarray  # (n,)
-    pictures: list[asyncio.Future[Drawn] | None]
-    ms: dict[str, float]
 
 
 class LiveStream:
@@ -129,16 +108,20 @@ class LiveStream:
         self._clock, self._pace, self._microphone = clock, pace, microphone
         self._audio = audio
         self._began: float | None = None
+        self._warm: asyncio.Future[Finisher] | None = None
+        self.warmed_s = 0.0  # what the warm-up took
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._finished, self._expecting = False, False
         # (end of the timeline in frames, when it came to be there): tells late sound from late us
         self._arrivals: collections.deque[tuple[float, float]] = collections.deque()
         self._forget = False  # what was heard ahead was never said
         self._muted_until, self._fading = 0, False
-        self._rendering: asyncio.Queue[_Made | None] = asyncio.Queue(1)
+        self._rendering: asyncio.Queue[Made | None] = asyncio.Queue(1)
         self._ready: asyncio.Queue[LiveFrame | BaseException | None] = asyncio.Queue(READY_FRAMES)
         self._tasks: list[asyncio.Task[None]] = []
-        self._finisher = Finisher(talker, frame, mark=mark)
+        self._frame = frame
+        self.payload = Payload.of(talker.release.sha256) if mark else None
+        """What the invisible mark of the frames says; None when there is none."""
         self._last: np.ndarray | None = None
         self._place: int | None = live.motion.open(seed)
 
@@ -147,11 +130,6 @@ class LiveStream:
     @property
     def latency_ms(self) -> float:
         return self.engine.latency_ms
-
-    @property
-    def payload(self) -> Payload | None:
-        """What the invisible mark of the frames says; None when there is none."""
-        return self._finisher.payload
 
     async def push(self, samples: np.ndarray) -> None:
         """More sound, mono at the stream's rate, any number of samples.
@@ -217,6 +195,14 @@ class LiveStream:
         self._room.set()
         return self.timeline.taken
 
+    async def ready(self) -> None:
+        """Waits until all that a frame needs is compiled, or read from the cache, and has run.
+
+        ``async with`` and the iteration do it by themselves; a second call returns at once. Raises
+        UserError when the portrait can't be fitted.
+        """
+        await self._warmed()
+
     async def aclose(self) -> None:
         """Ends the stream at once and frees its place."""
         tasks, self._tasks = self._tasks, []
@@ -226,6 +212,11 @@ class LiveStream:
         self._release()
 
     async def __aenter__(self) -> LiveStream:
+        try:
+            await self.ready()
+        except BaseException:  # then nobody calls __aexit__
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *unused: object) -> None:
@@ -237,11 +228,11 @@ class LiveStream:
     async def __anext__(self) -> LiveFrame:
         if self._over:
             raise StopAsyncIteration
-        if not self._tasks:
-            self._start()
         try:
+            if not self._tasks:
+                self._start(await self._warmed())
             frame = await self._ready.get()
-        except asyncio.CancelledError:
+        except BaseException:
             await self.aclose()
             raise
         if frame is None:
@@ -261,16 +252,38 @@ class LiveStream:
     def _release(self) -> None:
         place, self._place = self._place, None
         if place is not None:
-            self.engine.motion.close(place)
+            self.engine.leave(place)
         self._room.set()
 
     def __del__(self) -> None:
-        if getattr(self, "_place", None) is not None:
-            self._release()
+        place = getattr(self, "_place", None)
+        if place is not None:  # no more than that: the collector may come at any moment
+            self.engine.motion.close(place)
 
-    def _start(self) -> None:
+    async def _warmed(self) -> Finisher:
+        if self._warm is None:
+            self._warm = asyncio.get_running_loop().run_in_executor(None, self._warm_up)
+        warm = self._warm
+        try:
+            return await asyncio.shield(warm)
+        except asyncio.CancelledError:
+            if not warm.done():
+                _log.warning("stopped while warming up; the process ends when that is done")
+            raise
+
+    def _warm_up(self) -> Finisher:
+        began = time.perf_counter()
+        self.engine.warm_up(self.talker)
+        finisher = Finisher(self.talker, self._frame, self.payload)
+        self.warmed_s = time.perf_counter() - began
+        return finisher
+
+    def _start(self, finisher: Finisher) -> None:
         self._began = self._clock()
-        jobs = [self._drive(), self._deliver()]
+        if self._microphone and self._pace:
+            self.counts["dropped"] += self.timeline.trim(0)
+            self._arrivals.clear()
+        jobs = [self._drive(), self._deliver(finisher)]
         if self._audio is not None:
             jobs.append(self._feed(self._audio))
         self._tasks = [asyncio.ensure_future(self._guard(job)) for job in jobs]
@@ -385,38 +398,39 @@ class LiveStream:
                     Controls(*(np.asarray(x)[:count] for x in controls)),
                     [bool(now_loud[i : i + 2].any()) for i in range(count)],
                 )
-            loop = asyncio.get_running_loop()
             pictures = [
-                loop.run_in_executor(
-                    self.engine.renderers, self.engine.draw, self.talker, rows[i]
-                ) if i < drawn else None
+                asyncio.wrap_future(self.engine.ask_picture(self.talker, rows[i]))
+                if i < drawn
+                else None
                 for i in range(count)
-            ]  # fmt: skip
+            ]
             self.counts["lost"] += count if lost else 0
             self.counts["skipped"] += 0 if lost else count - drawn
             ms = {"late": late, "motion": made.ms, "shared": float(made.shared)}
-            await self._rendering.put(_Made(first, began, rows, sound, said, pictures, ms))
+            await self._rendering.put(Made(first, began, rows, sound, said, pictures, ms))
         await self._rendering.put(None)
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, finisher: Finisher) -> None:
         """Pictures in their order, pasted, with their sound and timings."""
         while (made := await self._rendering.get()) is not None:
-            finished = self._finisher.begin(made.pictures)
+            finished = finisher.begin(made.pictures)
             try:
-                await self._deliver_hop(made, finished)
+                await self._deliver_hop(made, finished, finisher)
             finally:
                 for task in filter(None, finished):
                     task.cancel()
         await self._ready.put(None)
 
-    async def _deliver_hop(self, made: _Made, finished: list[asyncio.Task[Drawn] | None]) -> None:
+    async def _deliver_hop(
+        self, made: Made, finished: list[asyncio.Task[Drawn] | None], finisher: Finisher
+    ) -> None:
         need = self.engine.motion.frames
         for i, task in enumerate(finished):
             render = 0.0
             if task is not None:
                 self._last, render = await task
             if self._last is None:  # late before the first picture
-                self._last = self._finisher.portrait()
+                self._last = finisher.portrait()
             index = made.first + i
             ms = made.ms | {"sound": (need - i) * FRAME_S * 1e3, "render": render}
             if self._pace:

@@ -127,6 +127,15 @@ def init_state(model: MotionModelConfig, seeds: jax.Array) -> RollingState:
 kept_init_state = Program(init_state, static=("model",))  # one program instead of one per array
 
 
+def branches(guidance: Mapping[str, float]) -> dict[str, float]:
+    """The scales that get a branch of the network, in their order: all but zeros.
+
+    Also where nobody has the wish now: live, one may come at any hop, and offline is to be its
+    equal to the bit.
+    """
+    return {name: float(scale) for name, scale in guidance.items() if scale}
+
+
 def guidance_scales(
     cfg: RollingConfig, batch: int, scales: Mapping[str, float | np.ndarray]
 ) -> dict[str, np.ndarray]:

@@ -306,6 +306,8 @@ class Talker:
     ) -> LiveStream:
         """Live: ``async for frame in talker.stream(audio)``; see ``generate/realtime.py``.
 
+        It warms up before its clock starts, the first time on a machine for a minute or so.
+
         Args:
             audio: samples (S,), or an iterator, async or not, of pieces of any size, mono at
                 ``rate`` Hz; None: feed it by ``push``.

@@ -258,7 +258,7 @@ class LiveServer:
     def _talker(self, picture: np.ndarray) -> Talker:
         talker = Talker(self.release, picture, max_side=self.cfg.max_side)
         # Ready and compiled here, so that no session waits for it.
-        talker.marker(), talker.appearance
+        self.live.warm_up(talker)
         return talker
 
     # -- sessions ----------------------------------------------------------------------------------

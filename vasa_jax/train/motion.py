@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, FPS, MOTION_INDEX, Controls
+from vasa_jax.core.types import EXPRESSION, MOTION_INDEX, Controls
 from vasa_jax.data.acted import toy_clips
 from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.folders import data_folder
@@ -297,9 +297,3 @@ def draw_curves(made: np.ndarray, true: np.ndarray, *, height: int = 48) -> np.n
         canvas[(r + 1) * height - 1] = 220
     canvas[:, :: frames * scale] = 200
     return canvas
-
-
-def blink_rate(motion: np.ndarray) -> float:
-    """Blinks per minute in ``(T, M)`` physical motion."""
-    lid = motion[:, MOTION_INDEX["eyeBlink_L"]] + motion[:, MOTION_INDEX["eyeBlink_R"]] > 1.0
-    return float((lid[1:] & ~lid[:-1]).sum() / (len(motion) / FPS / 60.0))

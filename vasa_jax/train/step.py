@@ -30,8 +30,7 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, StepCost]]] = (
 class TrainStep:
     """``(state, batch) -> (state, metrics)`` of a task on a mesh. The state is donated.
 
-    ``cost`` is known after ``prepare``, or the first call (None for a task that only has the older
-    ``step``).
+    ``cost`` is known after ``prepare``, or the first call.
     """
 
     def __init__(self, task: Any, mesh: Mesh | AbstractMesh, cfg: MeshConfig, seed: int = 0):
@@ -72,18 +71,10 @@ class TrainStep:
         return self._jitted.trace(self.like(), batch, constants)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        if not hasattr(self.task, "update"):
-            state, metrics = self.task.step(state, batch, state.step_key())
-            return jax.device_put(state, self.shardings), metrics  # no copy where it lies right
         return self.prepare(batch)(state, batch, self._constants)
 
     def prepare(self, batch: Batch) -> Any:
-        """The program for batches like this one, compiled unless it was before; sets ``cost``.
-
-        None for a task that only has the older ``step``.
-        """
-        if not hasattr(self.task, "update"):
-            return None
+        """The program for batches like this one, compiled unless it was before; sets ``cost``."""
         form = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
         known = _KNOWN.setdefault(self.task, {})
         name = (self.mesh, self._cfg, form)

@@ -275,9 +275,6 @@ class VolumetricTask:
         c = self.cfg
         return self.pairs.batches(c.seed, start_step, c.batch, rows, parts=c.optim.accumulate)
 
-    def step(self, state: TrainState, batch: Any, key: jax.Array):
-        return self._step(state, batch, key, self.constants)
-
     def scene(self, head: Head, batch: Any) -> Scene:
         """Everything of a batch (uint8 pictures, fits) that has no parameters."""
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -416,10 +413,6 @@ class VolumetricTask:
             state = dataclasses.replace(state, extra={**state.extra, "discriminator": judge})
             metrics["discriminator_lr"] = learning_rate(self.cfg.discriminator_optim, step)
         return state, {**terms, **metrics}
-
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def _step(self, state: TrainState, batch: Any, key: jax.Array, constants: Constants):
-        return self.update(state, batch, key, constants)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, params: Any, batch: Any, head: Head):
