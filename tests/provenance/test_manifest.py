@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -74,6 +75,11 @@ def test_a_file_that_cannot_be_signed_stays_as_it_was(tmp_path, identity, monkey
     broken = path.rename(tmp_path / "a.mp4")
     with pytest.raises(SigningFailed):
         sign(broken, CLAIM, identity)
+    with monkeypatch.context() as full:
+        usage = types.SimpleNamespace(free=4096)
+        full.setattr("vasa_jax.provenance.manifest.shutil.disk_usage", lambda folder: usage)
+        with pytest.raises(SigningFailed, match="the disk is full"):
+            sign(broken, CLAIM, identity)
     assert broken.read_bytes() == b"whatever"
     video = _video(tmp_path / "b.mp4")
     before = video.read_bytes()

@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ MIME = {
     ".tiff": "image/tiff",
     ".gif": "image/gif",
 }
+FULL_BYTES = 1 << 16  # left on a disk that a manifest did not fit on any more
 _SETTINGS = {"verify": {"ocsp_fetch": False, "remote_manifest_fetch": False, "verify_trust": False}}
 
 State = Literal["valid", "tampered", "absent", "unknown"]
@@ -113,6 +115,8 @@ def sign(path: str | Path, claim: Claim, identity: Identity) -> None:
     except OSError as error:
         raise SigningFailed(str(error.strerror or error)) from error
     except Exception as error:  # whatever the library raises, the file is more than its label
+        if shutil.disk_usage(file.parent).free < FULL_BYTES:  # which the library does not say
+            raise SigningFailed("the disk is full") from error
         raise SigningFailed(" ".join(str(error).split())[:300]) from error
     finally:
         unfinished.settled(part)
