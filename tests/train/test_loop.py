@@ -298,10 +298,9 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch, sa
     assert_identical(outcome.state, train(NOISY, tmp_path / "b", 16, loop=loop).state)
     rows = [[(x["step"], x["loss"]) for x in read_log(tmp_path / n)] for n in ("a", "b")]
     assert rows[0] == rows[1] and len(rows[0]) == 16
-    for part, times in (("could not be saved", 1), ("log.jsonl cannot be written", 1),
-                        ("keeping a picture failed", 1), ("there is room again", 1),
-                        ("the logs can be written again", 1)):  # fmt: skip
-        assert sum(part in line for line in said) == times, (part, said)
+    for part in ("could not be saved", "log.jsonl cannot be written", "keeping a picture failed",
+                 "the logs can be written again"):  # fmt: skip
+        assert sum(part in line for line in said) == 1, (part, said)
     assert "save_failed" in events(tmp_path / "a")
     left = [p.name for p in (tmp_path / "a").rglob("*") if ".part" in p.name or "tmp" in p.name]
     assert not left

@@ -77,7 +77,8 @@ class Saving:
 
     def finish(self, step: int, state: TrainState) -> None:
         """Save the last one, and return when it is on disk. UserError if it cannot be saved."""
-        self._settle(self.checkpoints.wait)
+        with contextlib.suppress(NotSaved):  # of one before this, which is all that is wanted now
+            self.checkpoints.wait()
         try:
             self._save(step, state)
             self.checkpoints.wait()
