@@ -12,7 +12,7 @@ import pytest
 
 from tests.serve.house import certificate, house
 from vasa_jax.core.errors import UserError
-from vasa_jax.serve.health import health
+from vasa_jax.serve.health import PORT, default_port, health
 from vasa_jax.serve.listening import listen
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +59,9 @@ def test_a_server_that_does_not_answer_is_not_well():
     (silent,) = listen("127.0.0.1", 0)
     with silent, pytest.raises(UserError, match="no server answers"):
         health(silent.getsockname()[1], wait_s=0.2)
+
+
+def test_the_port_of_a_container_comes_from_its_environment(monkeypatch):
+    for text, port in (("9000", 9000), ("", PORT), ("tcp://10.0.0.1:80", PORT)):
+        monkeypatch.setenv("VASA_PORT", text)
+        assert default_port() == port

@@ -72,7 +72,8 @@ def test_a_conversation_by_webrtc(release):
                         await peer.setRemoteDescription(answer)
                     if message.type == "frame":
                         headers.append(message.header)
-                    if len(got["video"]) >= 75 and any(h["speaking"] for h in headers[-5:]):
+                    heard = any(np.abs(s.to_ndarray()).mean() > 1000 for s in got["audio"][-5:])
+                    if len(got["video"]) >= 75 and heard:  # as late as a busy machine makes it
                         break
                 for reader in readers:
                     reader.cancel()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.serve.health import default_port
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        default=os.environ.get("VASA_PORT") or "8765",
+        default=default_port(),
         type=int,
         help="0 takes a free one ($VASA_PORT, 8765)",
     )

@@ -22,6 +22,12 @@ ADDRESSES = ("127.0.0.1", "::1")
 WAIT_S = 5.0
 
 
+def default_port() -> int:
+    """``$VASA_PORT`` where it is a number; Kubernetes sets it to an address for its own ends."""
+    text = os.environ.get("VASA_PORT", "").strip()
+    return int(text) if text.isdecimal() else PORT
+
+
 def health(port: int, *, wait_s: float = WAIT_S) -> dict:
     """What ``/healthz`` says, by http or https. Raises UserError."""
     trouble = ""
@@ -55,7 +61,7 @@ def _ask(address: str, port: int, encrypted: bool, wait_s: float) -> dict:
 
 def main(argv: Sequence[str]) -> int:
     """The exit status; one line says why it is not 0."""
-    text = argv[0] if argv else os.environ.get("VASA_PORT") or str(PORT)
+    text = argv[0] if argv else str(default_port())
     try:
         if not text.isdecimal():
             raise UserError(f"{text!r} is no port")
