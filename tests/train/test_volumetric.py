@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from tests.face.tiny_volumetric import filled
-from vasa_jax.core.config import load_config
+from vasa_jax.core.config import load_config, override
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import flatten
 from vasa_jax.face.volumetric import VolumetricAppearance
@@ -210,6 +210,11 @@ def test_terms_begin_when_their_share_of_the_run_is_done(monkeypatch):
         assert weight["contrastive"] == mixing * c.contrastive
         for name in ("l1", "perceptual"):
             assert weight[f"transfer_{name}"] == transfer * c.transfer * getattr(c, name)
+
+
+def test_the_older_weight_of_transfer_is_no_share():
+    with pytest.raises(UserError, match="loss.transfer=5.0: .* share"):
+        override(load_config("configs/face_512.py"), ["loss.transfer=5.0"])
 
 
 def test_boxes_reach_a_fifth_of_their_width_beyond_the_landmarks():

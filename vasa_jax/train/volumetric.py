@@ -89,6 +89,10 @@ class VolumetricLossConfig:
     mixing_start: float = 0.02  # share of the run: contrastive and cross identity
     transfer_start: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.transfer <= 1:
+            raise ValueError("loss: transfer is a share (0 to 1) of perceptual and l1, as in 0.25")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VolumetricTrainConfig:
