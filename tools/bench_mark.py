@@ -1,7 +1,8 @@
 """Evidence for the invisible mark, in parts that append to one folder.
 
     tools/bench_mark clips OUT --portraits P/*.jpg --speech S/*.wav     unmarked clips, lossless
-    tools/bench_mark robust OUT [--limit N]         attacks on the marked clips -> robust.jsonl
+    tools/bench_mark attack OUT [--limit N]         the marked clips after attacks, as means
+    tools/bench_mark robust OUT                     what is found in them -> robust.jsonl
     tools/bench_mark clean OUT FILE...              scores where no mark is -> clean.jsonl
     tools/bench_mark cost OUT                       time per frame -> cost.json
     tools/bench_mark card OUT --name NAME           tables, plot and difference picture
@@ -12,9 +13,11 @@ Every row is written when it is measured; a part that is run again leaves out wh
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,109 +27,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SECONDS, FPS = 5, 25
+from tools.mark_attacks import FPS, SECONDS, attacks, coded, each, read, turned
+
 RELEASE = "3fa9c" + 59 * "0"
-CRF = 23  # of attacks that are no coding themselves
-
-
-# -- video in memory -------------------------------------------------------------------------------
-
-
-def read(source: str | Path | io.BytesIO) -> np.ndarray:
-    """All frames, uint8 (T, Y, X, 3)."""
-    import av
-
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-    with av.open(source if isinstance(source, io.BytesIO) else str(source)) as container:
-        container.streams.video[0].thread_type = "NONE"
-        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
-
-
-def coded(
-    frames: np.ndarray, crf: int, codec: str = "libx264", preset: str = "medium", rate: int = FPS
-) -> np.ndarray:
-    """Frames after lossy coding, by default as ffmpeg's; sides cut to even numbers."""
-    import av
-
-    frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        stream.options = {"crf": str(crf), "preset": preset}
-        if codec == "libx265":
-            stream.options |= {"x265-params": "log-level=none:pools=1:frame-threads=1"}
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return read(out)
-
-
-def _each(frames: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    return np.stack([change(frame) for frame in frames])
-
-
-def _scaled(frames: np.ndarray, scale: float) -> np.ndarray:
-    size = tuple(round(n * scale / 2) * 2 for n in (frames.shape[2], frames.shape[1]))
-    return _each(
-        frames, lambda f: np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC))
-    )
-
-
-def _cropped(frames: np.ndarray, side: int) -> np.ndarray:
-    height, width = frames.shape[1:3]
-    rows, columns = round(0.1 * height), round(0.1 * width)
-    return (frames[:, rows:], frames[:, :-rows], frames[:, :, columns:], frames[:, :, :-columns])[
-        side
-    ]
-
-
-def _toned(frames: np.ndarray, gamma: float, offset: float) -> np.ndarray:
-    table = np.clip(255 * (np.arange(256) / 255) ** gamma + offset, 0, 255).round().astype(np.uint8)
-    return table[frames]
-
-
-def _filmed(frames: np.ndarray) -> np.ndarray:
-    """As if filmed off a screen: a little larger, blurred, with noise of its own each frame."""
-    from PIL import ImageFilter
-
-    rng = np.random.default_rng(0)
-    size = round(frames.shape[2] * 1.1), round(frames.shape[1] * 1.1)
-
-    def change(frame: np.ndarray) -> np.ndarray:
-        image = Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)
-        soft = np.asarray(image.filter(ImageFilter.GaussianBlur(1.0)), np.float32)
-        return np.clip(soft + rng.normal(0, 4, soft.shape), 0, 255).astype(np.uint8)
-
-    return _each(frames, change)
-
-
-def attacks(index: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """By name; each takes the frames of the file as it was written and gives those that remain."""
-    side = index % 4
-    return {
-        "as written (H.264 crf 18)": lambda x: x,
-        "H.264 crf 23": lambda x: coded(x, 23),
-        "H.264 crf 28": lambda x: coded(x, 28),
-        "H.264 crf 28, veryfast": lambda x: coded(x, 28, preset="veryfast"),
-        "H.265 crf 28": lambda x: coded(x, 28, "libx265"),
-        "scaled by 0.5": lambda x: coded(_scaled(x, 0.5), CRF),
-        "scaled by 0.5, veryfast": lambda x: coded(_scaled(x, 0.5), CRF, preset="veryfast"),
-        "scaled by 0.75": lambda x: coded(_scaled(x, 0.75), CRF),
-        "scaled by 1.5": lambda x: coded(_scaled(x, 1.5), CRF),
-        "10 % cropped off a side": lambda x: coded(_cropped(x, side), CRF),
-        "two generations (crf 23, 26)": lambda x: coded(coded(x, 23, preset="veryfast"), 26),
-        "gamma 0.8, 20 levels darker": lambda x: coded(_toned(x, 0.8, -20), CRF),
-        "gamma 1.25, 20 levels brighter": lambda x: coded(_toned(x, 1.25, 20), CRF),
-        "25 to 30 frames a second": lambda x: coded(
-            x[np.arange(len(x) * 6 // 5) * 5 // 6], CRF, rate=30
-        ),
-        "filmed off a screen (blur, noise)": lambda x: coded(_filmed(x), CRF),
-        "one second of it": lambda x: coded(x[50:75], CRF),
-    }
+MADE = datetime.datetime(2026, 11, 30, 12, tzinfo=datetime.UTC)
+STILL = "still, JPEG 75"
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -171,47 +76,84 @@ def clips(args: argparse.Namespace) -> None:
             print(target, flush=True)
 
 
-def robust(args: argparse.Namespace) -> None:
-    """Every attack on every clip, and JPEG on a still of each."""
-    from vasa_jax.provenance.examine import examine_pictures
+def attack(args: argparse.Namespace) -> None:
+    """Every attack on every clip, and JPEG on a still of each, as means that detectors look at."""
+    from vasa_jax.provenance.detector import luminance
+    from vasa_jax.provenance.examine import stretches_of
     from vasa_jax.provenance.payload import Payload
     from vasa_jax.provenance.watermark import Marker
 
-    path = args.out / "robust.jsonl"
-    done = {(r["clip"], r["attack"]) for r in _rows(path)}
     files = sorted((args.out / "clips").glob("*.mkv"))
     # Squares and whole pictures in turn, so that a run that is cut short has both.
     kinds = [[f for f in files if f.stem.endswith(kind)] for kind in ("crop", "full")]
     files = [kind[i] for i in range(max(map(len, kinds))) for kind in kinds if i < len(kind)]
     for index, file in enumerate(files[: args.limit]):
-        todo = [n for n in (*attacks(index // 2), "still, JPEG 75") if (file.stem, n) not in done]
+        table = attacks(index // 2)
+        targets = {
+            name: args.out
+            / "attacked"
+            / file.stem
+            / f"{re.sub('[^a-z0-9]+', '_', name.lower())}.npz"
+            for name in (*table, STILL)
+        }
+        todo = [name for name, target in targets.items() if not target.exists()]
         if not todo:
             continue
         plain = read(file)[: SECONDS * FPS]
-        marker = Marker(Payload.of(RELEASE), *plain.shape[1:3])
-        marked = _each(plain, marker)
+        marker = Marker(Payload.of(RELEASE, MADE), *plain.shape[1:3])
+        marked = each(plain, marker)
         error = np.square(marked.astype(np.float32) - plain).mean((1, 2, 3))
         written = coded(marked, 18)
         for name in todo:
-            if name == "still, JPEG 75":
-                out = io.BytesIO()
-                Image.fromarray(marked[60]).save(out, "JPEG", quality=75)
-                left = np.asarray(Image.open(out))[None]
-            else:
-                left = attacks(index // 2)[name](written)
-            verdict = examine_pictures(iter(left))
-            _append(path, {
-                "clip": file.stem, "size": list(plain.shape[2:0:-1]), "attack": name,
-                "psnr": 10 * math.log10(255**2 / float(error.max())),
-                "found": verdict.found, "score": verdict.score,
-                "false_alarm": verdict.false_alarm, "payload": verdict.payload == marker.payload,
-                "wrong_payload": verdict.payload not in (None, marker.payload),
-            })  # fmt: skip
+            left = _jpeg(marked[60]) if name == STILL else table[name](written)
+            stretches = list(stretches_of(iter(left)))
+            part = targets[name].with_suffix(".part.npz")
+            part.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                part, clip=file.stem, attack=name, size=plain.shape[2:0:-1],
+                psnr=10 * math.log10(255**2 / float(error.max())),
+                starts=[s[0] for s in stretches], counts=[s[1] for s in stretches],
+                means=np.stack([luminance(s[2]) for s in stretches]),
+            )  # fmt: skip
+            part.replace(targets[name])
         print(f"{index + 1} of {len(files)}: {file.stem}", flush=True)
 
 
+def _jpeg(picture: np.ndarray) -> np.ndarray:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", quality=75)
+    return np.asarray(Image.open(out))[None]
+
+
+def robust(args: argparse.Namespace) -> None:
+    """What is found in what ``attack`` left."""
+    from vasa_jax.provenance.examine import examine_stretches
+    from vasa_jax.provenance.payload import Payload
+
+    path = args.out / "robust.jsonl"
+    done = {(r["clip"], r["attack"]) for r in _rows(path)}
+    said = Payload.of(RELEASE, MADE)
+    for file in sorted((args.out / "attacked").glob("*/*.npz")):
+        if file.stem.endswith(".part"):
+            continue
+        with np.load(file) as left:
+            clip, name = str(left["clip"]), str(left["attack"])
+            if (clip, name) in done:
+                continue
+            stretches = list(zip(left["starts"].tolist(), left["counts"].tolist(), left["means"],
+                                 strict=True))  # fmt: skip
+            row = {"clip": clip, "size": left["size"].tolist(), "attack": name,
+                   "psnr": float(left["psnr"])}  # fmt: skip
+        verdict = examine_stretches(stretches)
+        _append(path, row | {
+            "found": verdict.found, "score": verdict.score, "false_alarm": verdict.false_alarm,
+            "payload": verdict.payload == said,
+            "wrong_payload": verdict.payload not in (None, said),
+        })  # fmt: skip
+
+
 def clean(args: argparse.Namespace) -> None:
-    """Scores of material without the mark, as it is and changed: mirrored, scaled, cropped."""
+    """Scores of material without the mark, as it is, mirrored, scaled, cropped and turned."""
     from vasa_jax.provenance import detector
     from vasa_jax.provenance.examine import SHORTEST
 
@@ -227,6 +169,7 @@ def clean(args: argparse.Namespace) -> None:
                 "mirrored": lambda x: x[:, ::-1],
                 "half": lambda x, h=height, w=width: _resized(x, h // 2, w // 2),
                 "cropped": lambda x, h=height, w=width: x[h // 9 :, w // 13 :],
+                "turned": lambda x, n=number: turned(x[None].astype(np.uint8), n % 7 - 3.0)[0],
             }
             wanted = list(changes) if args.changes == "all" else ["none"]
             if args.changes == "turns":  # one each, in turn
@@ -419,7 +362,7 @@ def _means(name: str) -> Iterator[tuple[int, int, np.ndarray]]:
     """(first frame, number, mean picture) of a video, a picture, or the images of an .npz."""
     from vasa_jax.io.image import read_image
     from vasa_jax.io.video import read_video
-    from vasa_jax.provenance.examine import _stretches, is_picture
+    from vasa_jax.provenance.examine import is_picture, stretches_of
 
     if name.endswith(".npz"):
         with np.load(name) as arrays:
@@ -428,7 +371,7 @@ def _means(name: str) -> Iterator[tuple[int, int, np.ndarray]]:
     elif is_picture(name):
         yield 0, 1, read_image(name, max_side=1024).astype(np.float32)
     else:
-        yield from _stretches(read_video(name))
+        yield from stretches_of(read_video(name))
 
 
 def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -465,14 +408,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    for run in (clips, robust, clean, cost, card):
+    for run in (clips, attack, robust, clean, cost, card):
         part = parts.add_parser(run.__name__, help=(run.__doc__ or "").splitlines()[0])
         part.add_argument("out", type=Path)
         part.set_defaults(run=run)
         if run is clips:
             part.add_argument("--portraits", nargs="+", required=True)
             part.add_argument("--speech", nargs="+", required=True)
-        if run is robust:
+        if run is attack:
             part.add_argument("--limit", type=int)
         if run is clean:
             part.add_argument("files", nargs="+")

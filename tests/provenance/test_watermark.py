@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from tests.provenance.natural import natural_picture
-from vasa_jax.provenance import detector, pattern
-from vasa_jax.provenance.detector import find, look, read_payload, tail, threshold
+from tools.mark_attacks import coded
+from vasa_jax.provenance import detector, pattern, samples, watermark
+from vasa_jax.provenance.detector import find, look, read_payload
 from vasa_jax.provenance.examine import examine_pictures
 from vasa_jax.provenance.payload import Payload
+from vasa_jax.provenance.score import BOUND, SIDE, Matcher, tail, threshold
 from vasa_jax.provenance.watermark import KEPT_PROGRAMS, Marker, embed
 
 # Of one time: the payload decides by how much a weak mark is read.
@@ -55,7 +57,7 @@ def test_flat_ground_gets_less_than_texture_and_large_pictures_less_than_small()
     assert added[:, :48].mean() < 0.95 * added[:, 128:].mean()
     flat = [np.full((n, n, 3), 128, np.uint8) for n in (256, 1024)]
     small, large = (np.abs(Marker(SAID, *f.shape[:2])(f).astype(int) - f).mean() for f in flat)
-    assert large < 0.7 * small
+    assert large < 0.75 * small
 
 
 @pytest.mark.parametrize("scale", [0.6, 1.0, 1.37])
@@ -64,11 +66,13 @@ def test_scale_and_crop_are_found_by_themselves(scale, crop):
     _, marked = marked_picture(300, 280, 1)
     found = find(resized(marked[crop[0] :, crop[1] :], scale))
     assert found.false_alarm < 1e-9 and read_payload(found.tile) == SAID
-    for pitch in found.geometry[:2]:
-        assert pitch == pytest.approx(scale * pattern.pitch_of(300, 280), rel=0.01)
-    for phase, cut in zip(found.geometry[2:], crop, strict=True):
-        off = (phase + 2 * cut / pattern.pitch_of(300, 280)) % detector.SIDE  # samples
-        assert min(off, detector.SIDE - off) < 0.75
+    geometry = found.geometry
+    assert geometry.angle == 0 and not geometry.mirrored
+    for pitch in geometry[:2]:
+        assert pitch == pytest.approx(scale * pattern.pitch_of(300, 280), rel=0.015)  # half a chip
+    for phase, cut in zip(geometry[2:4], crop, strict=True):
+        off = (phase + 2 * cut / pattern.pitch_of(300, 280)) % SIDE  # samples
+        assert min(off, SIDE - off) <= 1.0  # likewise
     again = look(resized(marked[crop[0] :, crop[1] :], scale), found.geometry)
     assert again.score == pytest.approx(found.score, rel=1e-5)
 
@@ -119,16 +123,16 @@ def test_the_bound_holds_for_random_signs():
     assert tail(0.0) == pytest.approx(min(1.0, 0.5 * 3.178), rel=1e-3) and tail(-3.0) == 1.0
     # Normal tail at 6, tabulated: 9.866e-10.
     assert tail(6.0) == pytest.approx(3.178 * 9.866e-10, rel=1e-3)
-    assert 3 * 10**6 * tail(threshold(10**6)) == pytest.approx(1e-6)
+    assert 10**6 * tail(threshold(10**6)) == pytest.approx(1e-6)
 
 
 def test_scores_of_clean_pictures_stay_within_the_bound():
     """Every phase of one pitch is a look: none of 200 thousand may pass where 0.01 is expected."""
     scores = []
     for seed in range(50):
-        grey = detector.luminance(natural_picture(200, 200, 100 + seed))
-        tile, _ = detector._folded(grey, 3.1, 3.1)
-        scores.append(detector._Matcher(pattern.PUBLIC_KEY)(tile))
+        grey = samples.luminance(natural_picture(200, 200, 100 + seed))
+        tile, _ = samples.folded(grey, 3.1, 3.1)
+        scores.append(Matcher(pattern.PUBLIC_KEY)(tile))
     scores = np.array(scores)
     assert scores.max() < threshold(scores.size, 0.01)
     assert abs(scores.mean()) < 0.05 and 0.8 < scores.std() < 1.2
@@ -143,13 +147,99 @@ def test_periodic_and_empty_pictures_raise_no_alarm():
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5])
 def test_an_uncropped_picture_is_found_where_it_is_expected(scale):
-    """In a hundred looks instead of a million, so that a weaker score is enough."""
+    """In two or in 360 looks instead of millions, so that a weaker score is enough."""
     picture = resized(marked_picture(256, 300, 4)[1], scale)
     found = find(picture)
-    assert found.looks == 90 and found.false_alarm <= detector.SURE
+    assert found.looks == (2 if scale in (1.0, 0.5) else 360)
+    assert found.false_alarm <= detector.SURE
     assert found.geometry.phase_y == found.geometry.phase_x == 0
-    assert threshold(found.looks) < 6.0 < 7.2 < threshold(10**6)
     assert find(picture[40:, 33:]).looks > 10**5
+
+
+def test_marks_of_the_first_layout_are_still_found_and_read(monkeypatch):
+    """Until November 2026 chips of small pictures were 3 px wide."""
+    with monkeypatch.context() as earlier:
+        for module in (pattern, watermark):
+            earlier.setattr(module, "pitch_of", pattern.earlier_pitch_of)
+        marked = marked_picture(256, 256, 9)[1]
+    assert pattern.earlier_pitch_of(256, 256) == 3 < pattern.pitch_of(256, 256)
+    for picture, pitch in ((marked, 3.0), (resized(marked[30:, 20:], 0.7), 2.1)):
+        found = find(picture)
+        assert found.false_alarm < 1e-9 and read_payload(found.tile) == SAID
+        assert found.geometry.pitch_x == pytest.approx(pitch, rel=0.02)
+
+
+def test_a_square_lives_through_halving_and_a_fast_preset():
+    """With chips of 3 px scores were 8.0 to 8.9 here, and on talking faces too low."""
+    scores = []
+    for seed in range(4):
+        marked = marked_picture(256, 256, 20 + seed)[1]
+        frames = np.repeat(resized(marked, 0.5)[None], 15, 0)
+        found = find(coded(frames, 23, preset="veryfast").mean(0))
+        assert found.false_alarm < 1e-9
+        scores.append(found.score)
+    assert min(scores) > 9.5
+
+
+def test_the_shares_of_the_bound_are_one_whole_and_most_is_where_most_files_are():
+    shares = detector.SHARES
+    assert sum(shares.values()) == pytest.approx(1.0) and min(shares.values()) > 0
+    assert threshold(2, BOUND * shares["likely"]) < 5.3
+    assert threshold(360, BOUND * shares["expected"]) < 6.3
+    with_mirrors = 2 * 60 * samples.MOST_FOLDS * SIDE**2  # of any size: fewer than 60 pitches
+    assert threshold(with_mirrors, BOUND * shares["everywhere"]) < 7.7
+
+
+def turned(picture, degrees):
+    image = Image.fromarray(picture).rotate(degrees, Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("crop", [0, 37])
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_a_mirrored_picture_is_found_and_read_like_any_other(crop, scale):
+    marked = marked_picture(300, 280, 1)[1]
+    mirrored = resized(np.ascontiguousarray(marked[:, crop:][:, ::-1]), scale)
+    found = find(mirrored)
+    assert found.false_alarm < 1e-9 and found.geometry.mirrored
+    assert read_payload(found.tile) == SAID
+    assert look(mirrored, found.geometry).score == pytest.approx(found.score, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "mirrored"), [(1.0, False), (-3.0, False), (3.0, False), (2.1, True)]
+)
+def test_a_turned_picture_is_found_and_read(degrees, mirrored):
+    marked = marked_picture(300, 320, 2)[1]
+    picture = turned(marked[:, ::-1] if mirrored else marked, degrees)
+    found = find(picture)
+    assert found.false_alarm < 1e-9 and read_payload(found.tile) == SAID
+    assert found.geometry.angle == pytest.approx(degrees, abs=0.8)  # half a chip at the edge
+    assert found.geometry.mirrored == mirrored
+    assert look(picture, found.geometry).score == pytest.approx(found.score, rel=1e-5)
+
+
+def test_turned_and_scaled_pictures_are_found_in_all_stretches_of_a_video():
+    picture = resized(turned(marked_picture(256, 256, 6)[1], -2.0), 1.06)[8:-8, 8:-8]
+    verdict = examine_pictures(iter([picture] * 260))
+    assert verdict.found and verdict.payload == SAID
+    assert verdict.marked == ((0.0, 5.0), (5.0, 10.0))
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1.5])
+def test_straightening_undoes_mirroring_and_turning(degrees):
+    y, x = np.mgrid[:120, :150].astype(np.float32)
+    smooth = 100 + 50 * np.sin(x / 17 + 1) * np.cos(y / 13)
+    image = Image.fromarray(np.ascontiguousarray(smooth[:, ::-1]))
+    there = np.asarray(image.rotate(degrees, Image.Resampling.BICUBIC))
+    back = samples.straightened(there, degrees, mirrored=True)
+    assert np.abs(back - smooth)[15:-15, 15:-15].max() < 1.0
+
+
+def test_clean_pictures_that_are_turned_or_mirrored_raise_no_alarm():
+    plain = natural_picture(180, 200, 40)
+    assert find(turned(plain, 2.0)).false_alarm > 1e-3
+    assert find(np.ascontiguousarray(plain[:, ::-1])).false_alarm > 1e-3
 
 
 def test_a_marked_part_of_a_longer_video_is_found_and_placed():

@@ -8,7 +8,7 @@ tiles add up to read the payload.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class MarkVerdict:
         return table
 
 
+Stretch = tuple[int, int, np.ndarray]  # first frame, number, mean (Y, X, 3) or (Y, X)
+
+
 def examine_pictures(
     frames: Iterator[np.ndarray], *, key: bytes = PUBLIC_KEY, wide: bool = False
 ) -> MarkVerdict:
@@ -54,13 +57,20 @@ def examine_pictures(
 
     Raises UserError when they are smaller than 24 px.
     """
+    return examine_stretches(stretches_of(frames), key=key, wide=wide)
+
+
+def examine_stretches(
+    means: Iterable[Stretch], *, key: bytes = PUBLIC_KEY, wide: bool = False
+) -> MarkVerdict:
+    """The same on what ``stretches_of`` made of the frames."""
     best: Found | None = None
     known: Found | None = None  # the first that was sure
     tile = np.zeros(())
     total = stretches = searches = 0
     alarms = np.inf  # of the best search; looks at a place that one of them found add nothing
     marked = []
-    for start, count, mean in _stretches(frames):
+    for start, count, mean in means:
         if min(mean.shape[:2]) < MIN_SIDE:
             raise UserError(f"pictures of {mean.shape[1]}x{mean.shape[0]} px are too small to tell")
         size = mean.shape[1], mean.shape[0]
@@ -147,7 +157,7 @@ def _count(path: str | Path) -> int:
         return 0
 
 
-def _stretches(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+def stretches_of(frames: Iterator[np.ndarray]) -> Iterator[Stretch]:
     """(first frame, number, mean float32 (Y, X, 3)); a change of size begins a new one."""
     start = count = 0
     total: np.ndarray | None = None

@@ -8,9 +8,10 @@ of the key. Between the chips' centres the pattern is interpolated, so that its 
 the frequencies that H.264 drops first; and each chip loses its neighbourhood's mean, since blotches
 of equal signs are what an eye sees first, and the detector's high pass would not use them.
 
-The pitch grows slowly with the picture's side (3 px at 256, 4 at 512 and 1024): fine enough for
-thousands of chips and not to be seen, coarse enough to live through coding and halving. Signs come
-from SHA-256 in counter mode, hence are the same for ever and everywhere.
+The pitch is 4 px up to a side of 1300 and grows slowly from there: fine enough for thousands of
+chips and not to be seen, coarse enough to live through coding and halving. Until November 2026 it
+was 3 px below 474 (``earlier_pitch_of``), which was lost when squares were halved. Signs come from
+SHA-256 in counter mode, hence are the same for ever and everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from vasa_jax.provenance.payload import CODED_BITS, Payload, encode
 # Anybody must be able to verify, so the key is no secret. Whoever needs one gives another.
 PUBLIC_KEY = b"vasa_jax mark 1"
 TILE = 32  # chips
-MIN_PITCH, MAX_PITCH = 3, 8  # px
+MIN_PITCH, MAX_PITCH = 4, 8  # px
+EARLIER_MIN_PITCH = 3  # px, of marks that still are to be found
 GROWTH = 0.25  # exponent of the pitch by the picture's side
 RMS = 2.0 / 3.0  # of the pattern
 _BLOTCH = 2.0  # chips; standard deviation of the mean that is taken away
@@ -74,8 +76,13 @@ def pitch_of(height: int, width: int) -> int:
     return int(np.clip(round(natural_pitch(min(height, width))), MIN_PITCH, MAX_PITCH))
 
 
+def earlier_pitch_of(height: int, width: int) -> int:
+    """What it was in the first marks."""
+    return int(np.clip(round(natural_pitch(min(height, width))), EARLIER_MIN_PITCH, MAX_PITCH))
+
+
 def natural_pitch(side: float) -> float:
-    """The rule behind ``pitch_of``, before rounding: 3 px at 256, growing with the fourth root."""
+    """The rule behind both, without bounds: 3 px at 256, growing with the fourth root."""
     return 3.0 * float((side / 256.0) ** GROWTH)
 
 
