@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import FACE, tiny_release
@@ -49,8 +50,9 @@ def _command(inputs, out, *options, portrait="face.png", speech="speech.wav", re
 def test_one_json_object_and_a_video_come_out(inputs, tmp_path, capsys):
     import av
 
-    out, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
-    options = ("--json", "--sheet", str(sheet), "--gaze", "-20,5", "--emotion", "happy=0.5")
+    out, sheet, preview = tmp_path / "out.mp4", tmp_path / "sheet.png", tmp_path / "preview.gif"
+    options = ("--json", "--sheet", str(sheet), "--preview", str(preview), "--gaze", "-20,5",
+               "--emotion", "happy=0.5")  # fmt: skip
     assert main(_command(inputs, out, *options)) == 0
     report = json.loads(capsys.readouterr().out)
     assert {
@@ -63,7 +65,10 @@ def test_one_json_object_and_a_video_come_out(inputs, tmp_path, capsys):
         picture, sound = video.streams.video[0], video.streams.audio[0]
         assert picture.frames == 19 and (picture.width, picture.height) == (240, 240)
         assert picture.codec_context.name == "h264" and sound.codec_context.name == "aac"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "sheet.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "preview.gif", "sheet.png"]
+    with Image.open(preview) as animation:  # every second frame, for as long as it is shown
+        assert animation.n_frames == 10 and animation.info["duration"] == 80
+        assert max(animation.size) <= 256 and animation.info["loop"] == 0
 
 
 def test_the_crop_is_the_model_s_square(inputs, tmp_path, capsys):
@@ -105,6 +110,7 @@ def test_what_was_left_of_a_sound_is_said_on_stderr_and_in_json(inputs, tmp_path
         ({}, ("--seed", "-1"), "--seed"),
         ({}, ("--controls", "/nonexistent.json"), "nonexistent"),
         ({}, ("--sheet", "sheet.doc"), "sheet.doc"),
+        ({}, ("--preview", "film.mp4"), ".webp or .gif"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_line_and_leaves_nothing(

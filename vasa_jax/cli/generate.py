@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from vasa_jax.cli.progress import Progress
 from vasa_jax.core.errors import InputWarning, UserError
+from vasa_jax.core.types import FPS
 from vasa_jax.generate import wishes as asked
 
 EPILOG = f"""\
@@ -34,6 +36,7 @@ examples:
 """
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_CELL = 6, 3, 256
+PREVIEW_SECONDS, PREVIEW_EVERY = 10, 2  # of the video; frames of it that one is kept of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sheet", metavar="PNG", help="also write a contact sheet of the video")
     parser.add_argument(
+        "--preview",
+        metavar="FILE.webp",
+        help="also write the head, small and animated (.webp or .gif): "
+        f"the first {PREVIEW_SECONDS} seconds",
+    )
+    parser.add_argument(
         "--consent", metavar="TEXT", help="who allowed this portrait; kept in the signed manifest"
     )
     parser.add_argument(
@@ -104,8 +113,9 @@ def run(args: argparse.Namespace) -> int:
     _check_target(args.output, (".mp4",))
     if args.sheet:
         _check_target(args.sheet, (".png", ".jpg", ".jpeg", ".webp"))
-        if _same_file(args.sheet, args.output):
-            raise UserError("--sheet and -o name the same file")
+    if args.preview:
+        _check_target(args.preview, (".webp", ".gif"))
+    _check_different(args)
     controls = _controls(args)
     guidance = _guidance(args)
     if args.steps is not None and not 1 <= args.steps <= 1000:
@@ -120,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     signing = Signing(args.certificate, args.key)
     programs.prefetch("generate")
 
+    from vasa_jax.io.animation import write_animation
     from vasa_jax.io.audio import read_original, to_speech
     from vasa_jax.io.image import contact_sheet, write_image
     from vasa_jax.io.video import VideoWriter
@@ -152,7 +163,9 @@ def run(args: argparse.Namespace) -> int:
     )
     total = -(-len(speech) // 640)
     wanted = _sheet_frames(total) if args.sheet else {}
+    shown = range(0, PREVIEW_SECONDS * FPS if args.preview else 0, PREVIEW_EVERY)
     kept: dict[int, np.ndarray] = {}
+    preview: list[np.ndarray] = []
     around = _head_part(talker) if args.frame == "full" else None
     with (
         VideoWriter(
@@ -166,13 +179,18 @@ def run(args: argparse.Namespace) -> int:
                 programs.remember("generate")
             if index in wanted:
                 kept[index] = _thumbnail(frame, around)
+            if index in shown:
+                preview.append(_thumbnail(frame, around))
         encoder.finish()
         encoded_size = list(writer.encoded_size)
     report = talker.report()
     outputs = [args.output]
     if args.sheet:
-        write_image(args.sheet, _marked(contact_sheet(*_rows(kept), cell=SHEET_CELL), talker))
+        write_image(args.sheet, _marked([contact_sheet(*_rows(kept), cell=SHEET_CELL)], talker)[0])
         outputs.append(args.sheet)
+    if args.preview:
+        write_animation(args.preview, _marked(preview, talker), fps=FPS / PREVIEW_EVERY)
+        outputs.append(args.preview)
     signed, problem = signing.sign(outputs, release=talker.release, consent=consent,
                                    mark=report["mark"], settings=_settings(args))  # fmt: skip
     report["size"] = encoded_size
@@ -181,6 +199,8 @@ def run(args: argparse.Namespace) -> int:
     report["out"] = args.output
     if args.sheet:
         report["sheet"] = args.sheet
+    if args.preview:
+        report["preview"] = args.preview
     report["manifest"] = {"signed": signed, "problem": problem}
     report["warnings"] = args.warnings
     progress.close()
@@ -297,8 +317,13 @@ def _check_target(name: str, suffixes: tuple[str, ...]) -> None:
         raise UserError(f"can't write {name}: no permission to write in {path.parent}")
 
 
-def _same_file(a: str, b: str) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)
+def _check_different(args: argparse.Namespace) -> None:
+    """Refuses two outputs in one file."""
+    named = [("-o", args.output), ("--sheet", args.sheet), ("--preview", args.preview)]
+    seen: dict[str, str] = {}
+    for option, name in named:
+        if name and (other := seen.setdefault(os.path.realpath(name), option)) != option:
+            raise UserError(f"{option} and {other} name the same file")
 
 
 def _tell_of_faces(talker: Any, chosen: int | None, progress: Progress) -> None:
@@ -325,12 +350,13 @@ def _sheet_frames(total: int) -> dict[int, None]:
     return dict.fromkeys(np.linspace(0, total - 1, count).round().astype(int).tolist())
 
 
-def _marked(sheet: np.ndarray, talker: Any) -> np.ndarray:
-    """The sheet with a mark of its own: those of the frames on it are too small to be found."""
+def _marked(pictures: Sequence[np.ndarray], talker: Any) -> list[np.ndarray]:
+    """Pictures of frames, all of one size, with a mark: their own became too small to be found."""
     from vasa_jax.provenance.payload import Payload
     from vasa_jax.provenance.watermark import Marker
 
-    return Marker(Payload.of(talker.release.sha256), *sheet.shape[:2])(sheet)
+    marker = Marker(Payload.of(talker.release.sha256), *pictures[0].shape[:2])
+    return [marker(picture) for picture in pictures]
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -292,8 +292,8 @@ class _Run:
         """Compile the step, and tell its memory and arithmetic."""
         began = time.monotonic()
         self.step.prepare(batch)
-        if (cost := self.step.cost) is None:
-            return  # an older task, which compiles by itself
+        cost = self.step.cost
+        assert cost is not None  # known by now
         self.meter.flops = cost.flops
         self.progress.say(cost.table())
         self.log.write("event", step, event="compiled", **dataclasses.asdict(cost))

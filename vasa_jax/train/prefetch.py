@@ -3,7 +3,8 @@
 A batch is a pure function of its step, so nothing about a loader has to be saved: to resume is to
 ask for the batches from another step on, by however many workers. One thread is enough while a
 step takes longer than its batch; where it does not (the log's ``data_wait`` tells), grain's worker
-processes share the steps out among them. Each has its own copy of the task's data.
+processes share the steps out among them. Each has its own copy of the task; of its data an index,
+which reads what a batch needs from disk.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ one. The line therefore comes from a thread that reads what Python's wakeup desc
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import signal
 import socket
@@ -24,6 +23,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
+
+from vasa_jax.core import stopping
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE_S = 1.0  # until a run with nothing to save is ended from outside
@@ -162,6 +163,4 @@ class Signals:
     def _end(self, status: int) -> NoReturn:
         """Leave now, whatever the main thread is in; files are whole at any time."""
         self.close()
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(status)
+        stopping.end(status)
