@@ -206,7 +206,7 @@ class Training:
             self.faults.append(f"went on from {begun}, {self.saved} was saved")
         if left := half_written(self.run):
             self.faults.append(f"half-written at the end: {left}")
-        differing = differences(self.run, whole_run)
+        differing = differences(self.run, whole_run, steps)
         self.faults += differing
         for run in (self.run, whole_run):
             shutil.rmtree(run)
@@ -214,8 +214,8 @@ class Training:
         return f"{self.name}: {steps} steps, {same} as undisturbed (parameters, average, log)"
 
 
-def differences(run: Path, other: Path) -> list[str]:
-    """What two finished runs do not share, bit for bit."""
+def differences(run: Path, other: Path, steps: int) -> list[str]:
+    """What two runs of so many ``steps`` do not share, bit for bit."""
     from vasa_jax.checkpoint.train_state import read_params
     from vasa_jax.core.tree import flatten
     from vasa_jax.train.log import read_log
@@ -226,7 +226,11 @@ def differences(run: Path, other: Path) -> list[str]:
         a, b = flatten(one), flatten(two)
         if a.keys() != b.keys() or any(not np.array_equal(a[k], b[k]) for k in a):
             found.append(f"{item} differ")
-    logs = [[(x["step"], x["loss"]) for x in read_log(folder)] for folder in (run, other)]
+    # A session that was killed may have come further than the end, and nothing of it was saved.
+    logs = [
+        [(x["step"], x["loss"]) for x in read_log(folder) if x["step"] <= steps]
+        for folder in (run, other)
+    ]
     if logs[0] != logs[1]:
         found.append("logs differ")
     return found
