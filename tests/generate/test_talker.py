@@ -191,6 +191,8 @@ def test_what_will_look_wrong_is_said_and_not_raised(release):
     assert Talker(release, drawn_face(300)).warnings == []
     talker = Talker(release, (drawn_face(300) * 0.05).astype(np.uint8))
     assert [flaw.code for flaw in talker.flaws] == ["dark"]
+    with pytest.raises(UserError, match="the picture: the face is nearly black"):
+        Talker(release, (drawn_face(300) * 0.05).astype(np.uint8), strict=True)
     assert "nearly black" in talker.warnings[0] and talker.report()["warnings"] == talker.warnings
 
 

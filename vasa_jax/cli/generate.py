@@ -148,9 +148,11 @@ def run(args: argparse.Namespace) -> int:
         )
     progress = Progress()
     progress.say(f"portrait {args.portrait}")
-    talker = Talker(args.release, args.portrait, face=args.face or 0)
+    if args.strict and args.warnings:  # of the sound
+        raise UserError("; ".join(args.warnings))
+    talker = Talker(args.release, args.portrait, face=args.face or 0, strict=args.strict)
     _tell_of_faces(talker, args.face, progress)
-    _tell_of_flaws(talker, args)
+    _tell_of_flaws(talker, args.portrait)
     frames = talker.generate(
         speech,
         controls=controls,
@@ -335,13 +337,9 @@ def _tell_of_faces(talker: Any, chosen: int | None, progress: Progress) -> None:
     progress.say(f"{count} faces: using {which}, at {x0},{y0} to {x1},{y1}; --face N chooses")
 
 
-def _tell_of_flaws(talker: Any, args: argparse.Namespace) -> None:
-    """What will look wrong: a warning each, or with --strict the end, before the work begins."""
-    flaws = [f"{args.portrait}: {text}" for text in talker.warnings]
-    if args.strict and (args.warnings or flaws):
-        raise UserError("; ".join([*args.warnings, *flaws]))
-    for line in flaws:
-        warnings.warn(line, InputWarning, stacklevel=2)
+def _tell_of_flaws(talker: Any, portrait: str) -> None:
+    for text in talker.warnings:
+        warnings.warn(f"{portrait}: {text}", InputWarning, stacklevel=2)
 
 
 def _sheet_frames(total: int) -> dict[int, None]:

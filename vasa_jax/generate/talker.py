@@ -86,7 +86,8 @@ class Talker:
 
     ``release`` is a loaded one, a name, a folder or a URL; ``portrait`` a path or uint8 RGB
     (Y, X, 3); ``face`` chooses among several, 0 is the largest. ``flaws`` says what will look wrong
-    in it. Raises UserError when the picture can't be read or has no face.
+    in it, which is refused if ``strict``. Raises UserError when the picture can't be read or has no
+    face.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Talker:
         *,
         face: int = 0,
         max_side: int = MAX_SIDE,
+        strict: bool = False,
     ):
         self._compilations_before = _compile_counter().count
         self._name = "the picture" if isinstance(portrait, np.ndarray) else os.fspath(portrait)
@@ -104,6 +106,8 @@ class Talker:
         self.faces: list[Face] = FaceFinder().find(self.image, everybody=face > 0 or None)
         self.face = _choose(self.faces, face, self._name)
         self.flaws: list[Flaw] = flaws(self.image, self.face)
+        if strict and self.flaws:
+            raise UserError(f"{self._name}: {'; '.join(self.warnings)}")
         self.engine = engine_for(release)
         self.crop = align.crop_from_landmarks(self.face.landmarks)
         square = align.extract(self.image, self.crop, self.engine.size)
