@@ -120,9 +120,10 @@ os.setgroups([]); os.setgid(12345); os.setuid(12345)
 print(cache_dir(), cache_folder(), typed("~/x"), identity.local_identity().algorithm, sep="|")
 """
     tmp_path.chmod(0o777)
-    for folder in tmp_path.parents[:3]:
-        if folder.name.startswith("pytest-"):
-            folder.chmod(0o755)
+    for folder in tmp_path.parents:  # pytest's own, with one for each of its processes or without
+        if not any(part.startswith("pytest-of-") for part in folder.parts):
+            break
+        folder.chmod(0o755)
     env = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(places.__file__).parents[2])}
     ended = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, cwd="/"

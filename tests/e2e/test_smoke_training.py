@@ -8,6 +8,7 @@ from vasa_jax.train.log import read_log
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
 
+@pytest.mark.slow
 def test_stage_one_smoke_run_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("VASA_CACHE", "off")
     run = tmp_path / "face"

@@ -204,6 +204,7 @@ def test_the_first_weights_are_the_teachers(teacher):
     assert not differences(task.teacher, task.initial_params(None), values=True)
 
 
+@pytest.mark.slow
 def test_a_student_goes_on_where_another_stopped(teacher, tmp_path):
     cfg = config(teacher)
     first = loop.run(cfg.task(), tmp_path / "first", steps=1, loop=QUIET)

@@ -27,6 +27,7 @@ def config(steps: int) -> encoder.EncoderTrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_a_short_run_beats_the_mean(tmp_path):
     cfg = config(300)
     # People and poses as in training, but a detector without errors: the oracle is the truth.

@@ -58,6 +58,7 @@ def toy_clip(rng):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_short_run_ranks_clips_it_has_not_heard(tmp_path):
     rng = np.random.default_rng(0)
     write_shard(tmp_path / "data" / "a.npz", [toy_clip(rng) for _ in range(60)])
