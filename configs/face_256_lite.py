@@ -1,6 +1,6 @@
 """Stage 1, lite: the face autoencoder of the bundled release, 256 px.
 
-Data     python -m vasa_jax.data.synthetic stills STILLS --identities 300 --size 512 \
+Data     python -m vasa_jax.synth.person.picture stills STILLS --identities 300 --size 512 \
              --head facekit.npz
          python tools/make_head.py facekit.npz HEAD.npz --stills STILLS
          python -m vasa_jax.data.faces FACES --head HEAD.npz --stills STILLS \
@@ -16,12 +16,14 @@ import dataclasses
 
 from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.data.faces import FacePairsConfig
-from vasa_jax.face.autoencoder import FaceConfig
+from vasa_jax.face.warp.autoencoder import FaceConfig
 from vasa_jax.train.face import FaceLossConfig, FaceTrainConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
 
 ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
+
+VARIANTS = ("base", "smoke")
 
 
 def get_config(variant: str = "base") -> FaceTrainConfig:

@@ -19,8 +19,8 @@ import dataclasses
 from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.faces import FacePairsConfig
-from vasa_jax.face.discriminator import DiscriminatorConfig
-from vasa_jax.face.volumetric import VolumetricConfig
+from vasa_jax.face.volume.autoencoder import VolumetricConfig
+from vasa_jax.face.volume.discriminator import DiscriminatorConfig
 from vasa_jax.train.disguise import DisguiseConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig
@@ -30,6 +30,8 @@ from vasa_jax.train.volumetric import VolumetricLossConfig, VolumetricTrainConfi
 SHARES = (("synthetic", 0.7), ("video", 0.3))
 
 ANY = MeshConfig(devices=-1)  # a small batch runs on any number of devices
+
+VARIANTS = ("base", "smoke", "overfit")
 
 
 def get_config(variant: str = "base") -> VolumetricTrainConfig:

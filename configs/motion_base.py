@@ -27,9 +27,9 @@ from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.data.motions import MotionDataConfig
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.losses.diffusion import MotionLossConfig
 from vasa_jax.motion.conditions import DropConfig
+from vasa_jax.motion.model import MotionModelConfig
 from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.motion import MotionTrainConfig

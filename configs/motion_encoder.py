@@ -2,17 +2,17 @@
 
 About ten minutes on one CPU core; 3.9 MFLOP per example, forward and backward (train/cost.py).
 
-Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 3
+Data     python -m vasa_jax.prepare.shards synthetic $VASA_DATA/motion_synthetic --hours 3
          (only its expressions are used; without shards see :smoke)
 Run      vasa-jax train --config configs/motion_encoder.py --workdir runs/motion_encoder
 Smoke    vasa-jax train --config configs/motion_encoder.py:smoke --workdir runs/smoke_encoder
-Then     python -m vasa_jax.data.motions videos OUT --folder DIR --encoder runs/motion_encoder
+Then     python -m vasa_jax.prepare.shards videos OUT --folder DIR --encoder runs/motion_encoder
 """
 
 import dataclasses
 
 from vasa_jax.core.mesh import MeshConfig
-from vasa_jax.face.motion_encoder import MotionEncoderConfig
+from vasa_jax.face.head.reader import MotionEncoderConfig
 from vasa_jax.train.encoder import EncoderDataConfig, EncoderTrainConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig

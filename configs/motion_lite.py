@@ -3,12 +3,14 @@
 One step takes 0.7 s of one CPU core: 10,000 steps are two hours. It is 27 GFLOP, 1.7 per window
 forward and backward (train/cost.py).
 
-Data     python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_synthetic --hours 2.9
-         python -m vasa_jax.data.motions synthetic $VASA_DATA/motion_natural --hours 2.5 --first 100
-         python -m vasa_jax.data.motions speech $VASA_DATA/motion_grid --folder $VASA_MEDIA/grid
-         python -m vasa_jax.data.motions videos $VASA_DATA/motion_grid_video \
+Data     python -m vasa_jax.prepare.shards synthetic $VASA_DATA/motion_synthetic --hours 2.9
+         python -m vasa_jax.prepare.shards synthetic $VASA_DATA/motion_natural --hours 2.5 \
+             --first 100
+         python -m vasa_jax.prepare.shards speech $VASA_DATA/motion_grid --folder $VASA_MEDIA/grid
+         python -m vasa_jax.prepare.shards videos $VASA_DATA/motion_grid_video \
              --folder $VASA_MEDIA/grid --encoder runs/motion_encoder   (configs/motion_encoder.py)
-         python -m vasa_jax.data.motions speech $VASA_DATA/motion_prompts --folder prompts --join 9
+         python -m vasa_jax.prepare.shards speech $VASA_DATA/motion_prompts \
+             --folder prompts --join 9
          The second line with the program flite and the extra [voices] installed, whose natural
          voices it then mixes in. The third gives real speech with acted mouths, the fourth the
          mouths of the video, the fifth more people and languages: telephone prompts of five voices
@@ -24,9 +26,9 @@ import dataclasses
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.core.mesh import MeshConfig
 from vasa_jax.data.motions import MotionDataConfig
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.losses.diffusion import MotionLossConfig
 from vasa_jax.motion.conditions import DropConfig
+from vasa_jax.motion.model import MotionModelConfig
 from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.motion import MotionTrainConfig

@@ -24,7 +24,7 @@ import card as cards
 import live_server
 import numpy as np
 
-from vasa_jax.core.machine import use_cores
+from vasa_jax.runtime.machine import use_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENS = {"page": (1280, 800), "phone": (390, 844)}
@@ -66,8 +66,8 @@ def main() -> int:
 async def measure(url: str, args: argparse.Namespace) -> dict[str, Any]:
     """Everything the card says."""
     import vasa_jax
-    from vasa_jax.core.machine import machine, versions
     from vasa_jax.io.audio import read_audio
+    from vasa_jax.runtime.machine import machine, versions
     from vasa_jax.serve.client import LiveClient
 
     speech = read_audio(args.speech or vasa_jax.example_speech())
@@ -127,7 +127,7 @@ def in_browser(url: str, args: argparse.Namespace) -> dict[str, Any]:
     import browser_latency
 
     import vasa_jax
-    from vasa_jax.core.machine import machine, versions
+    from vasa_jax.runtime.machine import machine, versions
 
     try:
         from playwright.sync_api import sync_playwright

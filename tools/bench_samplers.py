@@ -33,11 +33,9 @@ import numpy as np
 
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
-from vasa_jax.core import compile_cache
 from vasa_jax.core.config import from_json
-from vasa_jax.core.machine import machine, versions
 from vasa_jax.core.types import SAMPLE_RATE_HZ, Controls
-from vasa_jax.face import head as heads
+from vasa_jax.face.head import head as heads
 from vasa_jax.generate import rolling
 from vasa_jax.generate.engine import Engine
 from vasa_jax.generate.offline import GenerateDefaults, roll_chunk, speech_features
@@ -45,6 +43,8 @@ from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import motion as motion_metrics
 from vasa_jax.metrics import phonemes, sync
+from vasa_jax.runtime import compile_cache
+from vasa_jax.runtime.machine import machine, versions
 
 STUDENT = "student"
 ROOT = Path(__file__).resolve().parent.parent

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         card = json.loads(args.plot.read_text())
         return plot(card, args.plot.with_suffix(".png"))
     if args.device == "cpu":
-        from vasa_jax.core.machine import use_cores
+        from vasa_jax.runtime.machine import use_cores
 
         use_cores(args.cores)
     card = measure(args, deadline=time.monotonic() + args.minutes * 60)
@@ -163,7 +163,7 @@ def layer_table(args: argparse.Namespace, deadline: float) -> tuple[list[dict[st
 
 def machine(about: dict[str, Any]) -> dict[str, Any]:
     """The processor and the device."""
-    from vasa_jax.core.machine import processor
+    from vasa_jax.runtime.machine import processor
 
     cores = about.get("threads") or os.cpu_count()
     device = about.get("device", "unknown")

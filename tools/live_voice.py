@@ -15,15 +15,15 @@ from collections.abc import Iterator
 import numpy as np
 
 import vasa_jax
-from vasa_jax.core import compile_cache
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLE_RATE_HZ
 from vasa_jax.io.video import VideoWriter
+from vasa_jax.runtime import compile_cache
 
 
 def sentences(text: str, voice: str) -> Iterator[np.ndarray]:
     """Samples at 16 kHz of one sentence after the other, each made when it is asked for."""
-    from vasa_jax.data.voice import speak
+    from vasa_jax.synth.speech.voice import speak
 
     for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
         if sentence:

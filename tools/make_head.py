@@ -6,7 +6,7 @@ The reduced topology is ours: vertices are chosen by dart throwing with a spacin
 much a region moves (lips and lids dense, scalp coarse), triangles are the nerve of the geodesic
 Voronoi cells of the chosen vertices, so openings of mouth and eyes keep their borders.
 
-With ``--stills`` (written by ``python -m vasa_jax.data.synthetic stills``) the correspondence
+With ``--stills`` (written by ``python -m vasa_jax.synth.person.picture stills``) the correspondence
 between the face detector's 478 landmarks and the mesh is fitted: for each landmark the convex
 combination of vertices that best predicts where the detector puts it in rendered pictures.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from vasa_jax.core.types import EXPRESSION_NAMES
-from vasa_jax.data.mesh_head import LID_PAIRS
-from vasa_jax.face.head import GROUPS, LIDS_SHUT_CM
+from vasa_jax.face.head.head import GROUPS, LIDS_SHUT_CM
+from vasa_jax.synth.person.mesh_head import LID_PAIRS
 
 LOOK = (
     "eyeLookUp_L", "eyeLookUp_R", "eyeLookDown_L", "eyeLookDown_R", "eyeLookIn_L", "eyeLookIn_R",
@@ -263,7 +263,7 @@ def main() -> None:
 
 def calibrate(arrays: dict[str, np.ndarray], stills: Path, vertex_group: np.ndarray) -> None:
     """Fills the landmark rows of ``arrays`` from rendered stills and the face detector."""
-    from vasa_jax.face.finder import FaceFinder
+    from vasa_jax.face.find.finder import FaceFinder
 
     finder = FaceFinder()
     positions, observed = [], []

@@ -2,8 +2,8 @@
 
     tools/make_mouths.py FOLDER_OF_PORTRAITS
 
-``face/quality.py`` asks with it whether what lies between nose and chin looks like a mouth. The
-numbers are principal components of patches of 48x32 px, each portrait's and its mirror image's.
+``face/find/quality.py`` asks with it whether what lies between nose and chin looks like a mouth.
+The numbers are principal components of patches of 48x32 px, each portrait's and its mirror image's.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vasa_jax.face import align, quality
-from vasa_jax.face.detection import ASSETS
-from vasa_jax.face.finder import FaceFinder
+from vasa_jax.face.find import align, quality
+from vasa_jax.face.find.detection import ASSETS
+from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.io.image import read_image
 
 COMPONENTS = 8

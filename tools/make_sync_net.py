@@ -17,10 +17,10 @@ from pathlib import Path
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
-from vasa_jax.data.lips import lip_clip
 from vasa_jax.data.shards import read_shard, write_shard
-from vasa_jax.data.videos import video_landmarks, video_sound
 from vasa_jax.metrics import sync_net
+from vasa_jax.prepare.lips import lip_clip
+from vasa_jax.prepare.videos import video_landmarks, video_sound
 from vasa_jax.train.sync_net import ranks
 
 

@@ -20,12 +20,12 @@ from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_INDEX, SAMPLE_RATE_HZ, C
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.engine import engine_for
-from vasa_jax.generate.guided import Seen, guided_denoiser
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.offline import DEFAULT_GUIDANCE, speech_features
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import write_image
+from vasa_jax.motion.guided import Seen, guided_denoiser
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig
 
 COLOURS = ((25, 95, 180), (215, 95, 20), (30, 140, 70), (150, 40, 140))
 LEFT, RIGHT, HEIGHT, GAP, TOP = 520, 720, 170, 40, 48

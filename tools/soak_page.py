@@ -36,7 +36,7 @@ import card as cards
 import live_server
 import numpy as np
 
-from vasa_jax.core.machine import resident_mb, use_cores
+from vasa_jax.runtime.machine import resident_mb, use_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16_000
@@ -95,7 +95,7 @@ class Recorder:
         """Lag of the lips in ms behind the loudness (negative: ahead), and the correlation."""
         import av
 
-        from vasa_jax.face.finder import FaceTracker
+        from vasa_jax.face.find.finder import FaceTracker
         from vasa_jax.metrics.sync import lag_correlation, lip_aperture
 
         tracker, times, points = FaceTracker(), [], []
@@ -322,8 +322,8 @@ async def emptied(client: Any, seconds: float = 30.0) -> int:
 async def measure(url: str, pid: int, args: argparse.Namespace) -> dict[str, Any]:
     """Everything the card says."""
     import vasa_jax
-    from vasa_jax.core.machine import machine, versions
     from vasa_jax.io.audio import read_audio
+    from vasa_jax.runtime.machine import machine, versions
     from vasa_jax.serve.client import LiveClient
 
     speech = read_audio(args.speech or vasa_jax.example_speech())

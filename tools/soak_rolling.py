@@ -32,7 +32,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tools import card as cards  # noqa: E402
-from vasa_jax.core.machine import resident_mb  # noqa: E402
+from vasa_jax.runtime.machine import resident_mb  # noqa: E402
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 GROWTH_ALLOWED_MB = 8.0

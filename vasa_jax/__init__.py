@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vasa_jax.checkpoint.release import load_release as load_release
+    from vasa_jax.generate.controls import wishes as wishes
     from vasa_jax.generate.talker import Talker as Talker
-    from vasa_jax.generate.wishes import wishes as wishes
 
 __all__ = ["Talker", "__version__", "example_portrait", "example_speech", "load_release", "wishes"]
 
 _LAZY = {
     "load_release": "vasa_jax.checkpoint.release",
     "Talker": "vasa_jax.generate.talker",
-    "wishes": "vasa_jax.generate.wishes",
+    "wishes": "vasa_jax.generate.controls",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from vasa_jax.core import stopping
+from vasa_jax.runtime import stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

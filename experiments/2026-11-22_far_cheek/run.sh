@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-22_far_cheek with=${WITH:-HEAD}
 source experiments/before.sh
-tree_before vasa_jax/face/inpaint.py "$with"
+tree_before vasa_jax/face/warp/inpaint.py "$with"
 mkdir -p out
 top=$PWD
 args=(--identities 6 --pairs 10 --states 0 --clips= --judges= --source portrait)

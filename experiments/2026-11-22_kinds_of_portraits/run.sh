@@ -12,7 +12,7 @@ import numpy as np
 
 import vasa_jax
 from vasa_jax.core.errors import UserError
-from vasa_jax.face.align import extract
+from vasa_jax.face.find.align import extract
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import contact_sheet, write_image
 

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=${1:-out/two_people} here=experiments/2026-11-22_two_people_by_heart
 run="$work/run"
-.venv/bin/python -m vasa_jax.data.synthetic stills "$work/stills" --identities 12 --size 512 \
+.venv/bin/python -m vasa_jax.synth.person.picture stills "$work/stills" --identities 12 --size 512 \
   --head "$VASA_FACEKIT"
 [ -f "$work/head.npz" ] ||
   .venv/bin/python tools/make_head.py "$VASA_FACEKIT" "$work/head.npz" --stills "$work/stills"

@@ -8,7 +8,7 @@ source experiments/before.sh
 source experiments/measure_release.sh
 here=experiments/2026-11-23_closures
 lips() { at "$1" "$PWD/$here/measure.py" "$PWD/out/closures/$2.json" --speech "$VASA_MEDIA/speech" "${@:3}"; }
-tree_before vasa_jax/motion/lips.py
+tree_before vasa_jax/motion/arkit/lips.py
 lips before before
 lips after pressed --release "$before/vasa_jax/releases/lite"
 lips after trained

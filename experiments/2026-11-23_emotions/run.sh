@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=experiments/2026-11-23_emotions top=$PWD
 source experiments/before.sh
-tree_before vasa_jax/motion/emotions.py
+tree_before vasa_jax/motion/arkit/emotions.py
 for side in before after; do
   at $side -m vasa_jax.cli.main evaluate controls lite \
     --portraits "${PORTRAITS:-$top/vasa_jax/assets/example/portrait.png}" --most 12 --only emotion \

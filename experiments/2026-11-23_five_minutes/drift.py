@@ -15,9 +15,10 @@ import numpy as np
 
 import vasa_jax
 from vasa_jax.core.types import FPS, POSE, POSE_NAMES, SAMPLE_RATE_HZ
+from vasa_jax.evaluate import suite
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import contact_sheet, write_image
-from vasa_jax.metrics import phonemes, suite
+from vasa_jax.metrics import phonemes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=Path)

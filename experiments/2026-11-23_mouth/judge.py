@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vasa_jax.face.finder import FaceFinder
+from vasa_jax.evaluate.suite import bootstrap, plain
+from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.metrics import image, mouth
-from vasa_jax.metrics.suite import bootstrap, plain
 
 HALF_PX = (40, 28)  # of the box, right and down
 LARGER = 3  # times, for LPIPS, whose net wants more pixels

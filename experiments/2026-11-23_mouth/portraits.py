@@ -17,7 +17,7 @@ import vasa_jax
 from vasa_jax.core.types import EXPRESSION, SAMPLE_RATE_HZ
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import write_image
-from vasa_jax.motion.lips import lip_gap_cm
+from vasa_jax.motion.arkit.lips import lip_gap_cm
 
 parser = argparse.ArgumentParser()
 parser.add_argument("files", nargs="+", type=Path)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import vasa_jax
-from vasa_jax.face import align
-from vasa_jax.face.finder import FaceTracker
-from vasa_jax.face.reenactment import Reenactor
+from vasa_jax.face.find import align
+from vasa_jax.face.find.finder import FaceTracker
+from vasa_jax.face.swap import Reenactor
 from vasa_jax.generate.engine import engine_for
 from vasa_jax.io.video import read_video
 from vasa_jax.metrics.sync import lip_aperture

@@ -10,7 +10,7 @@ source experiments/measure_release.sh
 here=experiments/2026-11-23_mouth
 out=$PWD/out/mouth
 mkdir -p "$out"
-tree_before vasa_jax/face/mouth.py
+tree_before vasa_jax/face/warp/mouth.py
 for side in before after; do
   at $side "$PWD/$here/reenact.py" "$out/$side.npz" --clips "$VASA_MEDIA/clips"
   at $side "$PWD/$here/portraits.py" "$out/$side.npy" --portraits "$VASA_MEDIA/portraits_test" \

@@ -56,7 +56,7 @@ def test_offline_live_and_streams_are_measured(command, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_the_floor_of_a_release_is_measured(command, capsys, monkeypatch):
-    from vasa_jax.metrics import floor
+    from vasa_jax.bench import ceilings as floor
 
     monkeypatch.setattr(floor, "MATRIX", 128)
     monkeypatch.setattr(floor, "COPY_MB", 2)
@@ -69,7 +69,7 @@ def test_the_floor_of_a_release_is_measured(command, capsys, monkeypatch):
 
 
 def test_the_floor_of_a_configuration_is_counted_not_run():
-    from vasa_jax.cli.bench_floor import config_floor, describe
+    from vasa_jax.bench.floor import config_floor, describe
 
     full = config_floor("configs/face_512.py", lambda text: None)
     assert full["rtx_4090"]["dtype"] == ["bfloat16"] and "ceilings" not in full

@@ -17,11 +17,11 @@ from vasa_jax.metrics import image
 pytest.importorskip("numba")
 pytest.importorskip("cv2")
 
-from vasa_jax.cli.face_runs import FaceRuns  # noqa: E402
 from vasa_jax.core.errors import UserError  # noqa: E402
-from vasa_jax.data import person  # noqa: E402
-from vasa_jax.data.mesh_head import load_mesh_head  # noqa: E402
+from vasa_jax.evaluate.faces import FaceRuns  # noqa: E402
 from vasa_jax.io.parts import Parts  # noqa: E402
+from vasa_jax.synth.person import person  # noqa: E402
+from vasa_jax.synth.person.mesh_head import load_mesh_head  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 SETTINGS = evaluate_face.Settings(
@@ -72,7 +72,7 @@ def test_an_oracle_gets_zero_error_in_every_column(folder, cheap):
 
 
 def image_limit() -> float:
-    from vasa_jax.metrics.reenactment import MOST_DB
+    from vasa_jax.evaluate.swaps import MOST_DB
 
     return MOST_DB
 

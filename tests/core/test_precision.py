@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from vasa_jax.core import compile_cache, precision
+from vasa_jax.core import precision
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.shapes import Array, Float, typed
+from vasa_jax.runtime import compile_cache
 
 
 def test_only_floating_arrays_change_dtype() -> None:

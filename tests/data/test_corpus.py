@@ -8,9 +8,9 @@ import pytest
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLES_PER_FRAME
-from vasa_jax.data import acted
 from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.shards import Shard, read_shard, write_shard
+from vasa_jax.synth import acted
 
 
 def clips_of(*people, seed=0):

@@ -12,7 +12,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION
 from vasa_jax.data import face_files, faces
 from vasa_jax.data.faces import FacePairs, FacePairsConfig
-from vasa_jax.face.fit import LID_PAIRS
+from vasa_jax.face.head.fit import LID_PAIRS
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 
@@ -40,8 +40,8 @@ def test_stills_are_cut_like_portraits_and_keep_their_geometry(tmp_path):
     """A still is a photograph of the known head: its landmarks must fall onto the cut picture."""
     import jax.numpy as jnp
 
-    from vasa_jax.face import head as heads
-    from vasa_jax.face.align import HEIGHTS_PER_CROP
+    from vasa_jax.face.find.align import HEIGHTS_PER_CROP
+    from vasa_jax.face.head import head as heads
 
     head = faces.example_head()
     side, count = 400, len(head.base)
@@ -224,7 +224,7 @@ def test_head_goes_with_the_faces_that_were_made_with_it(tmp_path):
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive"])
 def test_what_is_no_head_is_refused_in_one_line(content, tmp_path):
-    from vasa_jax.face.head import load_head
+    from vasa_jax.face.head.head import load_head
 
     path = tmp_path / "head.npz"
     if content is not None:

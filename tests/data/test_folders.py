@@ -107,8 +107,8 @@ def strangers(tmp_path):
 def test_videos_of_strangers_become_clips_of_the_right_people(
     strangers, tmp_path, monkeypatch, capsys
 ):
-    from vasa_jax.data import videos
     from vasa_jax.data.shards import read_shard
+    from vasa_jax.prepare import videos
 
     class Tracker:
         """Finds a face at the height that the frame's brightness says."""

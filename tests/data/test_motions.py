@@ -8,11 +8,12 @@ import pytest
 
 from vasa_jax.audio.features import FeatureConfig
 from vasa_jax.core.types import MOTION_INDEX, SAMPLES_PER_FRAME
-from vasa_jax.data import acted, motions
+from vasa_jax.data import motions
 from vasa_jax.data.augment import AugmentConfig, sound_at
 from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.data.shards import write_shard
+from vasa_jax.synth import acted
 
 CLEAN = AugmentConfig(gain_db=0, noise=0, tilt=0, band=0, reverb=0, saturate=0, speed=0)
 JAW = MOTION_INDEX["jawOpen"]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vasa_jax.face import align
-from vasa_jax.face.align import Crop
+from vasa_jax.face.find import align
+from vasa_jax.face.find.align import Crop
 
 
 def _smooth(height: int, width: int) -> np.ndarray:

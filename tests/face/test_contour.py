@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.face import geometry
-from vasa_jax.face.autoencoder import soften
+from vasa_jax.face.warp import geometry
+from vasa_jax.face.warp.autoencoder import soften
 from vasa_jax.nn.resample import binomial
 from vasa_jax.nn.warp import image_grid
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.face.geometry import NUM_MAPS, Maps
-from vasa_jax.face.renderer import Decoder
+from vasa_jax.face.warp.decoder import Decoder
+from vasa_jax.face.warp.geometry import NUM_MAPS, Maps
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 

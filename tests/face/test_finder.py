@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
-from vasa_jax.face.detection import anchor_centres, tiles
-from vasa_jax.face.finder import FaceFinder, FaceTracker
+from vasa_jax.face.find.detection import anchor_centres, tiles
+from vasa_jax.face.find.finder import FaceFinder, FaceTracker
 
 # Where the drawing has them, px at a side of 480.
 LEFT_IRIS, RIGHT_IRIS = (195.0, 223.5), (285.0, 223.5)

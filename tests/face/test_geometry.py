@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.face import geometry
-from vasa_jax.face import head as heads
-from vasa_jax.face.raster import dilate
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.raster import dilate
+from vasa_jax.face.warp import geometry
 from vasa_jax.nn.warp import image_grid, sample_at
 
 pytestmark = pytest.mark.usefixtures("broadcasting")

@@ -7,10 +7,10 @@ import pytest
 
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.types import MOTION_DIM
-from vasa_jax.face import geometry, inpaint
-from vasa_jax.face import head as heads
-from vasa_jax.face.hairline import hair
-from vasa_jax.face.raster import dilate
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.raster import dilate
+from vasa_jax.face.warp import geometry, inpaint
+from vasa_jax.face.warp.hairline import hair
 from vasa_jax.nn.warp import sample_at
 
 pytestmark = pytest.mark.usefixtures("broadcasting")

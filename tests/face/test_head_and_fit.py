@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, MOTION_DIM, MOTION_INDEX, POSE
-from vasa_jax.face import fit
-from vasa_jax.face import head as heads
+from vasa_jax.face.head import fit
+from vasa_jax.face.head import head as heads
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 

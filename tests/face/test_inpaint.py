@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.face import geometry, inpaint, raster
-from vasa_jax.face import head as heads
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head import raster
+from vasa_jax.face.warp import geometry, inpaint
 from vasa_jax.nn.warp import sample_at
 
 pytestmark = pytest.mark.usefixtures("broadcasting")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.face import head as heads
-from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
-from vasa_jax.face.geometry import NUM_MAPS, Maps
-from vasa_jax.face.irises import FEWEST_PX, irises
-from vasa_jax.face.raster import dilate
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.raster import dilate
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
+from vasa_jax.face.warp.geometry import NUM_MAPS, Maps
+from vasa_jax.face.warp.irises import FEWEST_PX, irises
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 N = 256

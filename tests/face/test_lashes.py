@@ -6,8 +6,8 @@ import pytest
 
 from vasa_jax.core.types import MOTION_INDEX
 from vasa_jax.data.faces import example_head
-from vasa_jax.face import head as heads
-from vasa_jax.face import lashes
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.warp import lashes
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 SIZE = 192

@@ -11,12 +11,12 @@ import pytest
 
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
-from vasa_jax.face import head as heads
-from vasa_jax.face import mouth as mouths
-from vasa_jax.face.geometry import NUM_MAPS, Maps, drive_geometry, place_source
-from vasa_jax.face.mouth import Mouth
-from vasa_jax.face.teeth import teeth_of
-from vasa_jax.face.tone import Tone
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.warp import mouth as mouths
+from vasa_jax.face.warp.geometry import NUM_MAPS, Maps, drive_geometry, place_source
+from vasa_jax.face.warp.mouth import Mouth
+from vasa_jax.face.warp.teeth import teeth_of
+from vasa_jax.face.warp.tone import Tone
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 PLACEMENT = jnp.array([0.0, 0.05, 0.071])

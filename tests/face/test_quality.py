@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from tests.face.drawn_face import drawn_face
-from vasa_jax.face import quality
-from vasa_jax.face.finder import FaceFinder
+from vasa_jax.face.find import quality
+from vasa_jax.face.find.finder import FaceFinder
 
 SKIN, HAND, BLACK = (224, 180, 150), (214, 170, 140), (25, 25, 28)
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.face import raster
+from vasa_jax.face.head import raster
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vasa_jax.face.recognition import TEMPLATE_112, aligned_crop, five_points, similarity_to
+from vasa_jax.face.find.recognition import TEMPLATE_112, aligned_crop, five_points, similarity_to
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 

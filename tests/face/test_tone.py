@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.face.irises import LUMA
-from vasa_jax.face.tone import Tone, tone_of, toned
+from vasa_jax.face.warp.irises import LUMA
+from vasa_jax.face.warp.tone import Tone, tone_of, toned
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 

@@ -14,9 +14,8 @@ from vasa_jax.core.config import load_config
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.precision import BF16
 from vasa_jax.core.tree import count, differences, flatten
-from vasa_jax.face import head as heads
-from vasa_jax.face.discriminator import Discriminator, DiscriminatorConfig
-from vasa_jax.face.rigid import (
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.pose import (
     BOX_CM,
     canonical_from_view,
     face_crop_points,
@@ -24,8 +23,9 @@ from vasa_jax.face.rigid import (
     pose_vector,
     view_from_canonical,
 )
-from vasa_jax.face.volume_decoder import from_canonical, to_canonical
-from vasa_jax.face.volumetric import VolumetricAutoencoder, VolumetricConfig
+from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder, VolumetricConfig
+from vasa_jax.face.volume.decoder import from_canonical, to_canonical
+from vasa_jax.face.volume.discriminator import Discriminator, DiscriminatorConfig
 from vasa_jax.nn.warp import centres
 
 pytestmark = pytest.mark.usefixtures("broadcasting")  # of the head's geometry

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.core.tree import flatten
-from vasa_jax.face.volumetric import VolumetricConfig
+from vasa_jax.face.volume.autoencoder import VolumetricConfig
 
 # Everything once, nothing twice: compiled in seconds.
 TINY = VolumetricConfig(

@@ -1,7 +1,7 @@
 import numpy as np
 
 from vasa_jax.core.types import FPS, MOTION_INDEX
-from vasa_jax.generate.blinks import add_blinks
+from vasa_jax.generate.finish.blinks import add_blinks
 
 LEFT = MOTION_INDEX["eyeBlink_L"]
 

@@ -17,10 +17,10 @@ from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
-from vasa_jax.generate import live_engine as live_engines
-from vasa_jax.generate import realtime
 from vasa_jax.generate.engine import _engines, engine_for
-from vasa_jax.generate.realtime import LiveConfig, LiveStream
+from vasa_jax.generate.live import engine as live_engines
+from vasa_jax.generate.live import stream as realtime
+from vasa_jax.generate.live.stream import LiveConfig, LiveStream
 from vasa_jax.generate.talker import Talker
 
 pytestmark = pytest.mark.usefixtures("broadcasting")

@@ -9,9 +9,9 @@ from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.audio.features import FeatureConfig
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.generate import offline, rolling
-from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.generate.rolling import RollingConfig, live_step
 from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 
 MODEL = MotionModelConfig(
@@ -282,7 +282,7 @@ def test_padding_may_hold_anything(params):
 
 def test_guided_step_equals_the_branches_evaluated_one_by_one(params):
     """Equation 2 by hand, with one evaluation (a single step from noise)."""
-    from vasa_jax.generate.model import MotionModel
+    from vasa_jax.motion.model import MotionModel
 
     audio, valid, controls = inputs(frames=8)
     cfg = RollingConfig(hop=8, steps=1, guided=("audio", "gaze"), temperature=1.0)

@@ -3,10 +3,10 @@ import pytest
 from scipy.signal import lfilter
 
 from vasa_jax.core.types import EXPRESSION, MOTION_INDEX, Controls
-from vasa_jax.generate.steady import ANGLES, FOLLOW, HELD, calm, held_place, settle
-from vasa_jax.generate.steering import Steering
-from vasa_jax.generate.wishes import wishes
-from vasa_jax.motion.lips import lip_gap_cm
+from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.finish.steady import ANGLES, FOLLOW, HELD, calm, held_place, settle
+from vasa_jax.generate.live.steering import Steering
+from vasa_jax.motion.arkit.lips import lip_gap_cm
 
 
 def test_angles_are_low_passed_as_scipy_does_it_and_nothing_else_is_touched():

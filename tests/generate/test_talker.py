@@ -13,11 +13,11 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
 from vasa_jax.core.types import GAZE, MOTION_INDEX
 from vasa_jax.generate import talker as talkers
+from vasa_jax.generate.controls import wishes
 from vasa_jax.generate.engine import Engine
+from vasa_jax.generate.finish.steady import HELD, PLACE, settle
 from vasa_jax.generate.offline import GenerateDefaults
-from vasa_jax.generate.steady import HELD, PLACE, settle
 from vasa_jax.generate.talker import RENDER_BATCH, Talker
-from vasa_jax.generate.wishes import wishes
 from vasa_jax.provenance.examine import examine_pictures
 
 pytestmark = pytest.mark.usefixtures("broadcasting")

@@ -14,13 +14,13 @@ from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core.config import to_json
 from vasa_jax.core.types import EXPRESSION_NAMES
-from vasa_jax.face import align
-from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
-from vasa_jax.face.finder import FaceFinder
-from vasa_jax.face.fit import LID_PAIRS
-from vasa_jax.face.head import Head
-from vasa_jax.generate.model import MotionModelConfig, init_params
+from vasa_jax.face.find import align
+from vasa_jax.face.find.finder import FaceFinder
+from vasa_jax.face.head.fit import LID_PAIRS
+from vasa_jax.face.head.head import Head
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 
 FACE = FaceConfig(

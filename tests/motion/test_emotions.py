@@ -5,10 +5,10 @@ import pytest
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EMOTIONS, EXPRESSION, GAZE, MOTION_INDEX
-from vasa_jax.generate.steady import settle
-from vasa_jax.generate.steering import Asked, Steering
-from vasa_jax.generate.wishes import wishes
-from vasa_jax.motion.emotions import EMOTION_OFFSETS, INDEX, asked_feeling, feeling, weights
+from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.finish.steady import settle
+from vasa_jax.generate.live.steering import Asked, Steering
+from vasa_jax.motion.arkit.emotions import EMOTION_OFFSETS, INDEX, asked_feeling, feeling, weights
 
 
 def test_a_name_without_a_side_means_both():

@@ -8,11 +8,11 @@ import pytest
 
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
-from vasa_jax.face import head as heads
+from vasa_jax.face.head import head as heads
 from vasa_jax.generate.engine import Engine
 from vasa_jax.metrics.sync import lip_aperture
-from vasa_jax.motion.emotions import weights
-from vasa_jax.motion.lips import lip_gap_cm, pressed
+from vasa_jax.motion.arkit.emotions import weights
+from vasa_jax.motion.arkit.lips import lip_gap_cm, pressed
 
 SPEAKING = np.stack([
     weights(jawOpen=0.3, mouthLowerDown=0.2),

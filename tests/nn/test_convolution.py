@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.target import traced_for
 from vasa_jax.nn import conv, convolution
 from vasa_jax.nn.resample import upsample_nearest
+from vasa_jax.runtime.target import traced_for
 
 
 @pytest.mark.parametrize(

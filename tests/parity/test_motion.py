@@ -12,7 +12,7 @@ import pytest
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.generate import rolling as ours
-from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
+from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 
 torch = pytest.importorskip("torch")

@@ -14,11 +14,11 @@ import pytest
 from tests.face.tiny_volumetric import TINY
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.core.tree import flatten
-from vasa_jax.face.volumetric import VolumetricAutoencoder
-from vasa_jax.generate.model import MotionModelConfig, init_params
+from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
 from vasa_jax.losses.diffusion import MotionLossConfig
 from vasa_jax.losses.reconstruction import weighted_l1
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train.motion import MotionTrainConfig, drawn_loss
 from vasa_jax.train.optim import OptimConfig, make_optimizer

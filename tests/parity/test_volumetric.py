@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.face.tiny_volumetric import TINY
-from vasa_jax.face import rigid
-from vasa_jax.face.volumetric import VolumetricAppearance, VolumetricAutoencoder
+from vasa_jax.face.head import pose as rigid
+from vasa_jax.face.volume.autoencoder import VolumetricAppearance, VolumetricAutoencoder
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("broadcasting")]

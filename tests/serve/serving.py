@@ -9,7 +9,7 @@ import aiohttp
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
-from vasa_jax.generate.realtime import LiveConfig
+from vasa_jax.generate.live.stream import LiveConfig
 from vasa_jax.serve import protocol
 from vasa_jax.serve.client import LiveClient
 from vasa_jax.serve.listening import listen

@@ -16,7 +16,7 @@ from tests.face.drawn_face import drawn_face
 from tests.serve.serving import TOKEN, answer, emptied, errors_of, png, serving, start
 from tools import live_server
 from vasa_jax.core.errors import UserError
-from vasa_jax.generate.realtime import LiveConfig, LiveStream
+from vasa_jax.generate.live.stream import LiveConfig, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve import session as sessions
 from vasa_jax.serve.client import LiveClient

@@ -90,7 +90,7 @@ def config(name: str) -> Any:
     if name == "motion":
         from vasa_jax.audio.encoder import EncoderConfig
         from vasa_jax.data.motions import MotionDataConfig
-        from vasa_jax.generate.model import MotionModelConfig
+        from vasa_jax.motion.model import MotionModelConfig
         from vasa_jax.motion.transformer import TransformerConfig
         from vasa_jax.train.motion import MotionTrainConfig
 

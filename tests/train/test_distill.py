@@ -20,8 +20,8 @@ from vasa_jax.diffusion.exact import Gaussian
 from vasa_jax.diffusion.samplers import SAMPLERS
 from vasa_jax.diffusion.schedules import SCHEDULES
 from vasa_jax.diffusion.times import uniform
-from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train import distill, loop
 from vasa_jax.train.initial import load_teacher

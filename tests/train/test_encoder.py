@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vasa_jax.data import visemes
-from vasa_jax.face.motion_encoder import MotionEncoderConfig
+from vasa_jax.face.head.reader import MotionEncoderConfig
+from vasa_jax.synth.speech import visemes
 from vasa_jax.train import encoder, loop
 from vasa_jax.train.optim import OptimConfig
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.data.acted import toy_clips
 from vasa_jax.data.corpus import MotionCorpus
+from vasa_jax.synth.acted import toy_clips
 from vasa_jax.train.motion import MotionTrainConfig, motion_stats
 
 

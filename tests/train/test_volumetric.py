@@ -12,7 +12,7 @@ from tests.face.tiny_volumetric import filled
 from vasa_jax.core.config import load_config, override
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import flatten
-from vasa_jax.face.volumetric import VolumetricAppearance
+from vasa_jax.face.volume.autoencoder import VolumetricAppearance
 from vasa_jax.train import volumetric
 from vasa_jax.train.disguise import DisguiseConfig, disguise
 from vasa_jax.train.passes import Frames

@@ -23,13 +23,14 @@ from tools.torch_ref import head as twin_head
 from tools.torch_ref.motion import MotionModel as TwinMotion
 from tools.torch_ref.rolling import Rolling, RollingState
 from vasa_jax.core.types import MOTION_DIM, Controls
-from vasa_jax.face import head as heads
-from vasa_jax.face import renderer, volume_decoder
-from vasa_jax.face.autoencoder import FaceAutoencoder
-from vasa_jax.face.rigid import canonical_from_view, view_from_canonical
-from vasa_jax.face.volumetric import VolumetricAutoencoder
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.pose import canonical_from_view, view_from_canonical
+from vasa_jax.face.volume import decoder as volume_decoder
+from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
+from vasa_jax.face.warp import decoder as renderer
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder
 from vasa_jax.generate import rolling
-from vasa_jax.generate.model import MotionModel
+from vasa_jax.motion.model import MotionModel
 
 q = weights.tensors
 ALLOWED = 5e-6  # of the deviation of a layer's results, per layer of a net about

@@ -13,13 +13,13 @@ from vasa_jax.checkpoint.release import BUILT_IN
 from vasa_jax.core.config import from_json, load_config
 from vasa_jax.core.precision import BF16, F32
 from vasa_jax.core.types import EXPRESSION, MOTION_DIM, POSE, Controls
-from vasa_jax.face.autoencoder import FaceConfig
-from vasa_jax.face.geometry import NUM_MAPS
-from vasa_jax.face.rigid import POSE_DIM
-from vasa_jax.face.volumetric import VolumetricConfig
-from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.face.head.pose import POSE_DIM
+from vasa_jax.face.volume.autoencoder import VolumetricConfig
+from vasa_jax.face.warp.autoencoder import FaceConfig
+from vasa_jax.face.warp.geometry import NUM_MAPS
 from vasa_jax.generate.rolling import RollingConfig
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig
 from vasa_jax.train.motion import MotionTrainConfig
 from vasa_jax.train.optim import OptimConfig
 
@@ -166,7 +166,7 @@ class LiteScene:
 
     @functools.cached_property
     def head(self) -> Any:
-        from vasa_jax.face.head import head_from_arrays
+        from vasa_jax.face.head.head import head_from_arrays
 
         return head_from_arrays(self.params["head"])
 
@@ -238,7 +238,7 @@ class FullScene:
         import jax
 
         from tools.torch_ref.weights import random_weights
-        from vasa_jax.generate.model import init_params
+        from vasa_jax.motion.model import init_params
 
         shapes = jax.eval_shape(lambda k: init_params(self.motion, k), jax.random.key(0))
         return random_weights(shapes)
@@ -247,7 +247,7 @@ class FullScene:
         import jax
 
         from tools.torch_ref.weights import random_weights
-        from vasa_jax.face.volumetric import VolumetricAutoencoder
+        from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
 
         shapes = jax.eval_shape(VolumetricAutoencoder(cfg).init, jax.random.key(0))
         return random_weights(shapes)

@@ -244,7 +244,7 @@ class _Lite:
 
     def poses(self, count: int) -> Pose:
         s, f = self.scene, self.forms
-        from vasa_jax.face.head import resting_share
+        from vasa_jax.face.head.head import resting_share
 
         return drive(*f.put((s.own, s.placement, s.driving[:count], resting_share())))
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from tools.side_by_side.scenes import BFLOAT16, FullScene, LiteScene, Scene, physical, window_inputs
 from tools.side_by_side.scenes import motion_batch as make_motion_batch
-from vasa_jax.face import head as heads
-from vasa_jax.face import renderer, volume_decoder
-from vasa_jax.face.autoencoder import FaceAutoencoder, to_uint8
-from vasa_jax.face.geometry import Maps
-from vasa_jax.face.rigid import canonical_from_view
-from vasa_jax.face.volumetric import VolumetricAppearance, VolumetricAutoencoder
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.pose import canonical_from_view
+from vasa_jax.face.volume import decoder as volume_decoder
+from vasa_jax.face.volume.autoencoder import VolumetricAppearance, VolumetricAutoencoder
+from vasa_jax.face.warp import decoder as renderer
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, to_uint8
+from vasa_jax.face.warp.geometry import Maps
 from vasa_jax.generate import rolling
 from vasa_jax.losses.reconstruction import weighted_l1
 from vasa_jax.train.motion import drawn_loss

@@ -1,4 +1,4 @@
-"""What of a portrait's outline is hair (``vasa_jax/face/hairline.py``)."""
+"""What of a portrait's outline is hair (``vasa_jax/face/warp/hairline.py``)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from tools.torch_ref.head import absolute_pose
 from tools.torch_ref.layers import binomial
 from tools.torch_ref.raster import SourceGeometry, grown, head_plane
-from vasa_jax.face import hairline
-from vasa_jax.face.geometry import FACE, SCALP
+from vasa_jax.face.warp import hairline
+from vasa_jax.face.warp.geometry import FACE, SCALP
 
 
 def hair(image: Tensor, source: SourceGeometry) -> Tensor:

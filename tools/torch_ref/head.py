@@ -1,4 +1,4 @@
-"""The morphable head for batches of poses (``vasa_jax/face/head.py``)."""
+"""The morphable head for batches of poses (``vasa_jax/face/head/head.py``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vasa_jax.core.types import EXPRESSION, GAZE, HEAD_WIDTH_CM, POSE
-from vasa_jax.face.head import (
+from vasa_jax.face.head.head import (
     BLINKS,
     CAMERA_CM,
     LID_TRAVEL,
@@ -18,7 +18,7 @@ from vasa_jax.face.head import (
     PIVOT_CM,
     Head,
 )
-from vasa_jax.face.lashes import LOWER, UPPER
+from vasa_jax.face.warp.lashes import LOWER, UPPER
 
 
 class Pose(NamedTuple):

@@ -1,4 +1,4 @@
-"""Layers seen from the driver's pose, and paint (``vasa_jax/face/inpaint.py``)."""
+"""Layers seen from the driver's pose, and paint (``vasa_jax/face/warp/inpaint.py``)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tools.torch_ref.fill import coarse, push_pull, spread
 from tools.torch_ref.layers import binomial
 from tools.torch_ref.raster import DriverGeometry
 from tools.torch_ref.sampling import Form, sample
-from vasa_jax.face.geometry import Maps
-from vasa_jax.face.inpaint import FEW
+from vasa_jax.face.warp.geometry import Maps
+from vasa_jax.face.warp.inpaint import FEW
 
 _FACE = Maps._fields.index("face")
 

@@ -1,4 +1,4 @@
-"""Stage 1 of the lite release (``vasa_jax/face/autoencoder.py`` and the nets it is made of).
+"""Stage 1 of the lite release (``vasa_jax/face/warp/autoencoder.py`` and the nets it is made of).
 
 ``encode`` once per portrait, ``render`` per batch of driving motions: geometry, warp, net, picture.
 Every stage is a method of its own, so that parity can be checked on the same inputs.
@@ -30,12 +30,12 @@ from tools.torch_ref.layers import (
     upsample_nearest,
 )
 from tools.torch_ref.sampling import Form, Points, centres, grid_of, sample
-from vasa_jax.face import head as our_head
-from vasa_jax.face import irises as our_irises
-from vasa_jax.face.autoencoder import FaceConfig
-from vasa_jax.face.geometry import NUM_MAPS, Maps
-from vasa_jax.face.mouth import Mouth
-from vasa_jax.face.renderer import BOX_CM
+from vasa_jax.face.head import head as our_head
+from vasa_jax.face.warp import irises as our_irises
+from vasa_jax.face.warp.autoencoder import FaceConfig
+from vasa_jax.face.warp.decoder import BOX_CM
+from vasa_jax.face.warp.geometry import NUM_MAPS, Maps
+from vasa_jax.face.warp.mouth import Mouth
 from vasa_jax.nn.fill import COARSE
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.core.types import MOTION_DIM, Controls
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.motion.conditions import CONTROL_NAMES
 from vasa_jax.motion.latents import MOUTH
+from vasa_jax.motion.model import MotionModelConfig
 from vasa_jax.motion.transformer import TransformerConfig
 
 NORM_EPSILON = 1e-6  # of flax; torch's own is 1e-5

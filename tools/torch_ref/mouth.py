@@ -1,4 +1,4 @@
-"""Inside of the mouth (``vasa_jax/face/mouth.py``, ``teeth.py``, ``tone.py``) for B poses."""
+"""Inside of the mouth (``vasa_jax/face/warp/mouth.py``, ``teeth.py``, ``tone.py``) for B poses."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from tools.torch_ref.head import HeadTensors, Pose
 from tools.torch_ref.layers import binomial
-from vasa_jax.face import head as our_head
-from vasa_jax.face import mouth as ours
-from vasa_jax.face import teeth as our_teeth
-from vasa_jax.face import tone as our_tone
-from vasa_jax.face.geometry import Maps
-from vasa_jax.face.irises import LUMA
-from vasa_jax.face.mouth import Mouth
-from vasa_jax.face.teeth import Hit
-from vasa_jax.face.tone import Tone
+from vasa_jax.face.head import head as our_head
+from vasa_jax.face.warp import mouth as ours
+from vasa_jax.face.warp import teeth as our_teeth
+from vasa_jax.face.warp import tone as our_tone
+from vasa_jax.face.warp.geometry import Maps
+from vasa_jax.face.warp.irises import LUMA
+from vasa_jax.face.warp.mouth import Mouth
+from vasa_jax.face.warp.teeth import Hit
+from vasa_jax.face.warp.tone import Tone
 
 
 def tone_of(image: Tensor, where: Tensor) -> Tone:

@@ -1,4 +1,4 @@
-"""The triangle rasteriser and the analytic flow for batches of poses (``vasa_jax/face/raster.py``).
+"""The triangle rasteriser and the analytic flow for batches of poses (``face/head/raster.py``).
 
 A z-buffer by one scatter with maximum: ``scatter_reduce_(..., "amax")`` is the form that PyTorch
 has for it. It has no counterpart of the promise that indices are in bounds, and Inductor leaves it
@@ -27,8 +27,9 @@ from tools.torch_ref.head import (
 )
 from tools.torch_ref.layers import to_back, to_front
 from tools.torch_ref.sampling import grid_of
-from vasa_jax.face import lashes
-from vasa_jax.face.geometry import (
+from vasa_jax.face.head.raster import DEPTH_RANGE_CM, LARGE, NUMBER_BITS, WINDOWS
+from vasa_jax.face.warp import lashes
+from vasa_jax.face.warp.geometry import (
     CONTOUR_PX,
     IRIS_RAD,
     JAW_CM,
@@ -40,7 +41,6 @@ from vasa_jax.face.geometry import (
     STRETCH_AT_RIM,
     Maps,
 )
-from vasa_jax.face.raster import DEPTH_RANGE_CM, LARGE, NUMBER_BITS, WINDOWS
 from vasa_jax.nn.fill import COARSE
 
 

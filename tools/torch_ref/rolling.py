@@ -17,9 +17,9 @@ from torch import Tensor
 from tools.torch_ref.motion import MotionModel, Prepared
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.rolling import RollingConfig
 from vasa_jax.motion.latents import MOUTH
+from vasa_jax.motion.model import MotionModelConfig
 
 
 def alpha_sigma(cfg: MotionModelConfig, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The full stage 1 (``vasa_jax/face/volumetric.py``): volumes, warps, ``G_3D`` and ``G_2D``."""
+"""The full stage 1 (``face/volume/autoencoder.py``): volumes, warps, ``G_3D`` and ``G_2D``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tools.torch_ref.layers import (
 )
 from tools.torch_ref.sampling import Form, Points, centres, sample
 from vasa_jax.core.types import HEAD_WIDTH_CM
-from vasa_jax.face.head import PIVOT_CM
-from vasa_jax.face.rigid import BOX_CM, POSE_DIM, REFERENCE_SCALE
-from vasa_jax.face.volume_encoders import MAP
-from vasa_jax.face.volumetric import VolumetricConfig
+from vasa_jax.face.head.head import PIVOT_CM
+from vasa_jax.face.head.pose import BOX_CM, POSE_DIM, REFERENCE_SCALE
+from vasa_jax.face.volume.autoencoder import VolumetricConfig
+from vasa_jax.face.volume.encoders import MAP
 from vasa_jax.nn.residual import GROUPS
 
 

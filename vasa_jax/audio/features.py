@@ -25,8 +25,8 @@ import numpy as np
 from flax import struct
 
 from vasa_jax.audio.conditioning import TAPS, HeardLevel, follow, highpass, init_level
-from vasa_jax.core.programs import Program
 from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Array
+from vasa_jax.runtime.programs import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

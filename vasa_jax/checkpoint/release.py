@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import typed
 from vasa_jax.core.tree import flatten, unflatten
 from vasa_jax.io.fetch import cache_folder
+from vasa_jax.runtime import unfinished
+from vasa_jax.runtime.places import typed
 
 PyTree = Any
 

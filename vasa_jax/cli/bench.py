@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.name or Path(args.name).name != args.name:
         raise UserError(f"--name: {args.name!r} is no part of a file name")
 
-    from vasa_jax.core.machine import use_cores
+    from vasa_jax.runtime.machine import use_cores
 
     use_cores(args.cores)
     report = measure(args, wanted, seconds=seconds, runs=runs, streams=streams)
@@ -101,11 +101,12 @@ def measure(
 ) -> dict[str, Any]:
     """Everything that the report says."""
     import vasa_jax
-    from vasa_jax.cli import bench_floor, bench_runs
-    from vasa_jax.core import machine
+    from vasa_jax.bench import floor as bench_floor
+    from vasa_jax.bench import runs as bench_runs
     from vasa_jax.generate.engine import engine_for
     from vasa_jax.generate.talker import Talker
     from vasa_jax.io.audio import read_audio
+    from vasa_jax.runtime import machine
 
     portrait = args.portrait or str(vasa_jax.example_portrait())
     source = args.speech or vasa_jax.example_speech()
@@ -152,7 +153,7 @@ def measure(
 
 def describe(report: dict[str, Any]) -> str:
     """The report in Markdown, readable as it is."""
-    from vasa_jax.cli import bench_floor
+    from vasa_jax.bench import floor as bench_floor
 
     machine, release = report["machine"], report.get("release")
     of = f"Release {release['name']} ({release['sha256'][:12]}), " if release else ""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from vasa_jax.cli.main import version
 from vasa_jax.cli.optional import EXTRAS, install
-from vasa_jax.core import compile_cache
-from vasa_jax.core.places import typed
+from vasa_jax.runtime import compile_cache
+from vasa_jax.runtime.places import typed
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "soundfile",

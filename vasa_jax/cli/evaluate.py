@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def _files(path: str, endings: Sequence[str], what: str) -> list[Path]:
     """The files of a folder with one of the endings, or the one file; sorted."""
     from vasa_jax.core.errors import UserError
-    from vasa_jax.core.places import typed
+    from vasa_jax.runtime.places import typed
 
     root = typed(path)
     if root.is_file():
@@ -146,7 +146,7 @@ def _say(i: int, n: int, name: str, clip: dict[str, Any], began: float) -> None:
 
 
 def _finish(args: argparse.Namespace, clips: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    from vasa_jax.metrics import suite
+    from vasa_jax.evaluate import suite
 
     summary = suite.summarise(clips)
     print(f"\n{len(clips)} clips, {sum(c['seconds'] for c in clips):.0f} s\n")
@@ -156,17 +156,18 @@ def _finish(args: argparse.Namespace, clips: list[dict[str, Any]], about: dict[s
 
 
 def _write_json(path: str | Path, value: Any) -> None:
+    from vasa_jax.evaluate import suite
     from vasa_jax.io.atomic import replacing
-    from vasa_jax.metrics import suite
 
     with replacing(path) as part:
         part.write_text(json.dumps(suite.plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def _video(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
+    from vasa_jax.evaluate import suite
     from vasa_jax.io.audio import to_speech
     from vasa_jax.io.video import read_video, read_video_audio
-    from vasa_jax.metrics import phonemes, suite
+    from vasa_jax.metrics import phonemes
 
     files = [Path(f) for f in args.files]
     portrait = _portrait(Path(args.portrait)) if args.portrait else None
@@ -194,9 +195,9 @@ def _video(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
 def _portrait(path: Path) -> Any:
     """A photograph with its largest face."""
     from vasa_jax.core.errors import UserError
-    from vasa_jax.face.finder import FaceFinder
+    from vasa_jax.evaluate.suite import Portrait
+    from vasa_jax.face.find.finder import FaceFinder
     from vasa_jax.io.image import read_image
-    from vasa_jax.metrics.suite import Portrait
 
     image = read_image(path)
     faces = FaceFinder().find(image)
@@ -207,9 +208,10 @@ def _portrait(path: Path) -> Any:
 
 def _identity(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.core.errors import UserError
-    from vasa_jax.face.finder import FaceTracker
+    from vasa_jax.evaluate import suite
+    from vasa_jax.face.find.finder import FaceTracker
     from vasa_jax.io.video import read_video
-    from vasa_jax.metrics import identity, suite
+    from vasa_jax.metrics import identity
 
     people = []
     for path in _files(args.portraits, IMAGES, "image"):
@@ -287,10 +289,11 @@ def _talk(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.checkpoint.release import load_release
     from vasa_jax.core.errors import UserError
     from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
+    from vasa_jax.evaluate import suite
     from vasa_jax.generate.talker import Talker
     from vasa_jax.io.audio import read_audio
     from vasa_jax.io.video import VideoWriter
-    from vasa_jax.metrics import phonemes, suite
+    from vasa_jax.metrics import phonemes
 
     release = load_release(args.release)
     portraits = _files(args.portraits, IMAGES, "image")
@@ -348,10 +351,11 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.checkpoint.release import load_release
     from vasa_jax.core.errors import UserError
     from vasa_jax.core.types import EMOTIONS, SAMPLE_RATE_HZ
+    from vasa_jax.evaluate import controls
+    from vasa_jax.generate.controls import wishes
     from vasa_jax.generate.talker import Talker
-    from vasa_jax.generate.wishes import wishes
     from vasa_jax.io.audio import read_audio
-    from vasa_jax.metrics import controls, identity
+    from vasa_jax.metrics import identity
 
     release = load_release(args.release)
     speech = read_audio(args.speech)[: round(args.seconds * SAMPLE_RATE_HZ)]

@@ -86,11 +86,12 @@ class Settings:
 def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.checkpoint.release import load_release
     from vasa_jax.cli.evaluate import IMAGES, _write_json
-    from vasa_jax.cli.face_runs import FaceRuns
     from vasa_jax.core.errors import UserError
-    from vasa_jax.data.mesh_head import load_mesh_head
+    from vasa_jax.evaluate import swaps as reenactment
+    from vasa_jax.evaluate.faces import FaceRuns
     from vasa_jax.io.parts import Parts
-    from vasa_jax.metrics import probes, reenactment
+    from vasa_jax.metrics import probes
+    from vasa_jax.synth.person.mesh_head import load_mesh_head
 
     for name, least in (("identities", 2), ("pairs", 1), ("states", 0), ("frames", 1), ("seed", 0)):
         if getattr(args, name) < least:
@@ -163,7 +164,7 @@ def _clips(folder: str) -> list[Path]:
 
 def _compare_with_training(args: argparse.Namespace, runs: Any) -> dict[str, Any]:
     """Says, and returns, how far the people are from those in training's face files."""
-    from vasa_jax.data import swaps
+    from vasa_jax.synth.person import swaps
 
     if not args.faces or args.head is None:
         print("people are held out by their seeds; no face files to compare them with")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import queue
 import re
-import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ import numpy as np
 from vasa_jax.cli.progress import Progress
 from vasa_jax.core.errors import InputWarning, UserError
 from vasa_jax.core.types import FPS
-from vasa_jax.generate import wishes as asked
+from vasa_jax.generate import controls as asked
 
 EPILOG = f"""\
 controls over time, --controls FILE.json:
@@ -123,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed: {args.seed} is outside 0 to {2**32 - 1}")
     from vasa_jax.cli.signing import Signing
-    from vasa_jax.core import programs
     from vasa_jax.provenance.consent import checked_consent
+    from vasa_jax.runtime import programs
 
     consent = None if args.consent is None else checked_consent(args.consent)
     signing = Signing(args.certificate, args.key)
@@ -132,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
     from vasa_jax.io.animation import write_animation
     from vasa_jax.io.audio import read_original, to_speech
+    from vasa_jax.io.encoder_thread import EncoderThread
     from vasa_jax.io.image import contact_sheet, write_image
     from vasa_jax.io.video import VideoWriter
 
@@ -219,56 +218,6 @@ def run(args: argparse.Namespace) -> int:
             f"{report['seconds']:.1f} s ({ms} ms per frame)"
         )
     return 0
-
-
-class EncoderThread:
-    """Writes frames in a thread of its own, so that encoding and rendering overlap.
-
-    The queue is short: memory stays flat, and the renderer waits for a slow disk.
-    """
-
-    def __init__(self, writer: Any):
-        self._writer = writer
-        self._queue: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
-        self._error: BaseException | None = None
-        self._abandoned = False
-        self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
-        self.seconds = 0.0
-
-    def _work(self) -> None:
-        while (frame := self._queue.get()) is not None:
-            if self._error is not None or self._abandoned:
-                continue  # keep emptying the queue, so that nobody waits for room in it
-            begin = time.perf_counter()
-            try:
-                self._writer.write(frame)
-            except BaseException as error:  # handed to the main thread, which knows what to do
-                self._error = error
-            self.seconds += time.perf_counter() - begin
-
-    def put(self, frame: np.ndarray) -> None:
-        """Queues a frame; raises what went wrong with an earlier one."""
-        if self._error is not None:
-            raise self._error
-        self._queue.put(frame)
-
-    def finish(self) -> None:
-        """Waits until all is written."""
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> EncoderThread:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        # After an error the writer must not be closed under the thread's feet.
-        self._abandoned = True
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
 
 
 def _complete(args: argparse.Namespace) -> None:

@@ -19,9 +19,9 @@ from typing import NoReturn
 from vasa_jax.cli import paths
 from vasa_jax.cli.notices import input_warnings
 from vasa_jax.cli.optional import EXTRA_OF, install
-from vasa_jax.core import compile_cache, stopping
-from vasa_jax.core.allocator import keep_freed_memory
 from vasa_jax.core.errors import UserError
+from vasa_jax.runtime import compile_cache, stopping
+from vasa_jax.runtime.allocator import keep_freed_memory
 
 PROGRAM = "vasa-jax"
 VERBS = {

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from vasa_jax.core.places import typed
+from vasa_jax.runtime.places import typed
 
 # PORTRAIT, OUT.mp4, NAME|DIR|URL, FILE.py[:VARIANT] ...; without a word of its own, the option's.
 _FILES = re.compile(r"\b(FILE|PNG|PEM|OUT|PATH|PORTRAIT|SPEECH)\b")
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.Action
 
 
 def as_typed(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Replaces names of files and folders in ``args`` by what they mean (``core/places.py``)."""
+    """Replaces names of files and folders in ``args`` by what they mean (``runtime/places.py``)."""
     for action, kind in arguments(parser):
         value = getattr(args, action.dest, None)
         if not kind or not value:

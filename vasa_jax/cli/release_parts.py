@@ -18,14 +18,14 @@ from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences, unflatten
 from vasa_jax.data.folders import data_folder
-from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
-from vasa_jax.face.head import Head, head_from_arrays, load_head
-from vasa_jax.face.motion_encoder import MotionEncoderConfig
-from vasa_jax.face.volumetric import VolumetricConfig
-from vasa_jax.generate.model import MotionModelConfig, init_params
+from vasa_jax.face.head.head import Head, head_from_arrays, load_head
+from vasa_jax.face.head.reader import MotionEncoderConfig
+from vasa_jax.face.volume.autoencoder import VolumetricConfig
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.metrics.sync_net import SyncNetConfig
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig, init_params
 
 # Models that runs train, by the configuration of their nets.
 KINDS = {

@@ -150,13 +150,13 @@ def _load_and_serve(
     print(f"loading {args.release}", file=sys.stderr, flush=True)
     take_memory_as_needed(os.environ)
 
-    from vasa_jax.core import compile_cache
-    from vasa_jax.core.allocator import keep_freed_memory
+    from vasa_jax.runtime import compile_cache
+    from vasa_jax.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     compile_cache.enable()
 
-    from vasa_jax.generate.live_engine import LiveConfig
+    from vasa_jax.generate.live.engine import LiveConfig
     from vasa_jax.serve.config import ServeConfig
 
     live = LiveConfig(

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         TimeRemainingColumn,
     )
 
-    from vasa_jax.data import clips
+    from vasa_jax.synth import clips
 
     emotion, strength = _emotion(args.emotion)
     settings = clips.ClipSettings(

@@ -81,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vasa_jax.core import compile_cache
     from vasa_jax.core.config import to_json
     from vasa_jax.core.errors import UserError
+    from vasa_jax.runtime import compile_cache
     from vasa_jax.train import distributed
 
     distributed.initialize(

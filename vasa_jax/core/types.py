@@ -14,7 +14,7 @@ present tz carries nothing and the lite model keeps it at zero.
 A *driving* motion is relative to the portrait: its pose is added to the portrait's own pose, so
 that zero pose reproduces the portrait. Gaze is absolute (0, 0 looks into the camera). Expression is
 absolute for the mouth; brows, lids and cheeks are added to the portrait's own resting face (see
-``face/head.py``).
+``face/head/head.py``).
 """
 
 from __future__ import annotations

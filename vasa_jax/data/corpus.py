@@ -94,7 +94,9 @@ class MotionCorpus:
             path = data_folder(folder, "data.folders")
             found = [Shard(file) for file in finished_files(path)]
             if not found:
-                raise UserError(f"no motion shards in {path}; make some with vasa_jax.data.motions")
+                raise UserError(
+                    f"no motion shards in {path}; make some with python -m vasa_jax.prepare.shards"
+                )
             shards += found
             sizes.append(sum(len(shard.length) for shard in found))
         self._take(Clips(shards), sizes, shares)

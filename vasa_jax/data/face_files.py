@@ -5,7 +5,7 @@ translation, ``placement`` (F, 3), ``identity`` (I,), ``shape`` (V, 3) cm as in 
 ``target`` (F,) bool: whether the picture may be asked for (pictures that we warped ourselves may
 only be the source). Three makers, one format:
 
-* ``from_stills``: rendered people (``vasa_jax.data.synthetic stills``), exact geometry;
+* ``from_stills``: rendered people (``vasa_jax.synth.person.picture stills``), exact geometry;
 * ``from_video``: a real clip, tracked and fitted;
 * ``from_portrait``: a real photograph, and copies of it moved by the analytic flow as sources, so
   that the real picture, with real skin, hair and camera, is what has to be produced.
@@ -21,9 +21,9 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
-from vasa_jax.face import head as heads
-from vasa_jax.face.fit import LID_PAIRS
-from vasa_jax.face.head import Head
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.fit import LID_PAIRS
+from vasa_jax.face.head.head import Head
 from vasa_jax.io.atomic import replacing
 
 FORMAT = 2  # of face files; named in caches of them
@@ -74,7 +74,7 @@ def from_stills(
     """
     import jax.numpy as jnp
 
-    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
+    from vasa_jax.face.find.align import crop_from_landmarks, extract, to_crop
 
     try:
         with np.load(path) as z:
@@ -134,10 +134,10 @@ def from_portrait(
     """
     import jax.numpy as jnp
 
-    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
-    from vasa_jax.face.autoencoder import from_uint8
-    from vasa_jax.face.finder import FaceFinder
-    from vasa_jax.face.fit import fit_portrait
+    from vasa_jax.face.find.align import crop_from_landmarks, extract, to_crop
+    from vasa_jax.face.find.finder import FaceFinder
+    from vasa_jax.face.head.fit import fit_portrait
+    from vasa_jax.face.warp.autoencoder import from_uint8
 
     faces = FaceFinder().find(image_u8)
     if not faces:
@@ -176,9 +176,9 @@ def from_video(
 
     Up to BLINKS_KEPT frames with shut lids come on top; any other choice would hardly have one.
     """
-    from vasa_jax.face.align import crop_from_landmarks, extract, to_crop
-    from vasa_jax.face.finder import FaceTracker
-    from vasa_jax.face.fit import fit_portrait, fit_sequence
+    from vasa_jax.face.find.align import crop_from_landmarks, extract, to_crop
+    from vasa_jax.face.find.finder import FaceTracker
+    from vasa_jax.face.head.fit import fit_portrait, fit_sequence
 
     tracker = FaceTracker()
     found = [tracker.track(f) for f in frames]

@@ -41,8 +41,8 @@ from vasa_jax.data.folders import (
     one_line_errors,
     person_of,
 )
-from vasa_jax.face import head as heads
-from vasa_jax.face.head import Head
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head.head import Head
 from vasa_jax.io.atomic import replacing
 
 EXAMPLE_PORTRAIT = Path(__file__).parents[1] / "assets" / "example" / "portrait.png"
@@ -92,7 +92,7 @@ def example_faces(size: int = SIZE) -> Path:
     """
     import jax
 
-    from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
+    from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
     from vasa_jax.io.fetch import cache_folder
     from vasa_jax.io.image import read_image
 
@@ -344,7 +344,9 @@ def make_stills(
         raise UserError(f"no such folder: {folder}")
     found = finished_files(folder)[:limit]
     if not found:
-        raise UserError(f"{folder} holds no stills of `python -m vasa_jax.data.synthetic stills`")
+        raise UserError(
+            f"{folder} holds no stills of `python -m vasa_jax.synth.person.picture stills`"
+        )
     sides = []
     for path, made in _missing(found, folder, out / "synthetic"):
         try:
@@ -364,7 +366,7 @@ def make_portraits(
     """Face files of photographs in ``out``/portraits; returns how many photographs there were."""
     import jax
 
-    from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig
+    from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
     from vasa_jax.io.image import read_image
 
     found = media_files(folder, PICTURE_ENDINGS, "photographs")[:limit]

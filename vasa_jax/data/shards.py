@@ -1,7 +1,7 @@
 """Clips of speech with the motion that belongs to it, on disk: shards, read clip by clip.
 
-A clip comes from any source: acted by rules, with exact truth for every frame (``data/acted.py``),
-or real video read by the motion encoder (``data/videos.py``). Shards are ``*.npz`` of float16
+A clip comes from any source: acted by rules, with exact truth for every frame (``synth/acted.py``),
+or real video read by the motion encoder (``prepare/videos.py``). Shards are ``*.npz`` of float16
 motion and int16 sound, a few minutes each. They are not compressed, so that a clip can be read from
 the middle of one: what is kept in memory is a few bytes per clip.
 """

@@ -12,16 +12,16 @@ import jax
 from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.programs import Program
-from vasa_jax.face.autoencoder import Appearance, FaceAutoencoder, FaceConfig, to_uint8
-from vasa_jax.face.detail import enlarged
-from vasa_jax.face.head import head_from_arrays
-from vasa_jax.generate.model import MotionModelConfig
+from vasa_jax.face.head.head import head_from_arrays
+from vasa_jax.face.warp.autoencoder import Appearance, FaceAutoencoder, FaceConfig, to_uint8
+from vasa_jax.face.warp.detail import enlarged
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig
+from vasa_jax.runtime.programs import Program
 
 if TYPE_CHECKING:
-    from vasa_jax.generate.live_engine import LiveConfig, LiveEngine
+    from vasa_jax.generate.live.engine import LiveConfig, LiveEngine
 
 
 class Engine:
@@ -49,7 +49,7 @@ class Engine:
             )
         self.render = Program(self._render, closed_over=(face_config,))
         self.render_fine = Program(self._render_fine, closed_over=(face_config,))
-        self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/realtime.py
+        self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/live/stream.py
         self.retired = False  # another release took its place
 
     @property

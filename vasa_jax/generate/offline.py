@@ -20,14 +20,14 @@ import numpy as np
 
 from vasa_jax.audio import features as audio_features
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.programs import Program
 from vasa_jax.core.types import MOTION_DIM, Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate import rolling
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig, RollingState
 from vasa_jax.motion.conditions import CONDITION_NAMES
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import MotionModelConfig
+from vasa_jax.runtime.programs import Program
 
 HOPS_PER_CALL = 4
 # The paper guides gaze by 1.0 too. Here controls are added to every frame's token and are followed

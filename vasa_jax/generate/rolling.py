@@ -35,14 +35,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from vasa_jax.core.programs import Program
 from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_NAMES, Controls
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.guided import Seen, guided_denoiser
-from vasa_jax.generate.model import MotionModelConfig
 from vasa_jax.motion.conditions import CONDITION_NAMES
+from vasa_jax.motion.guided import Seen, guided_denoiser
 from vasa_jax.motion.latents import MOUTH
+from vasa_jax.motion.model import MotionModelConfig
+from vasa_jax.runtime.programs import Program
 
 # Lids are rare events: a deterministic few-step sampler averages them away (2 blinks a minute),
 # an ancestral one blinks but loosens the lips. So the lids alone are sampled ancestrally.

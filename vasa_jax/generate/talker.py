@@ -30,29 +30,29 @@ from PIL import Image
 from vasa_jax.checkpoint.release import Release
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
-from vasa_jax.face import align
-from vasa_jax.face.autoencoder import Appearance, from_uint8
-from vasa_jax.face.detail import portrait_detail
-from vasa_jax.face.finder import Face, FaceFinder
-from vasa_jax.face.fit import FaceFit, fit_portrait
-from vasa_jax.face.quality import Flaw, flaws
-from vasa_jax.generate.blinks import add_blinks
+from vasa_jax.face.find import align
+from vasa_jax.face.find.finder import Face, FaceFinder
+from vasa_jax.face.find.quality import Flaw, flaws
+from vasa_jax.face.head.fit import FaceFit, fit_portrait
+from vasa_jax.face.warp.autoencoder import Appearance, from_uint8
+from vasa_jax.face.warp.detail import portrait_detail
+from vasa_jax.generate.controls import Wishes
 from vasa_jax.generate.engine import engine_for
+from vasa_jax.generate.finish.blinks import add_blinks
+from vasa_jax.generate.finish.steady import calm, settle
 from vasa_jax.generate.offline import (
     generate_motion,
     roll_chunk,
     speech_features,
 )
 from vasa_jax.generate.rolling import SAMPLERS
-from vasa_jax.generate.steady import calm, settle
-from vasa_jax.generate.wishes import Wishes
 from vasa_jax.io.audio import read_audio
 from vasa_jax.io.image import read_image
 from vasa_jax.provenance.payload import Payload
 from vasa_jax.provenance.watermark import Marker
 
 if TYPE_CHECKING:
-    from vasa_jax.generate.realtime import LiveConfig, LiveStream
+    from vasa_jax.generate.live.stream import LiveConfig, LiveStream
 
 Path = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]  # "motion" or "render", done, in all
@@ -308,7 +308,7 @@ class Talker:
         mark: bool = True,
         live: LiveConfig | None = None,
     ) -> LiveStream:
-        """Live: ``async for frame in talker.stream(audio)``; see ``generate/realtime.py``.
+        """Live: ``async for frame in talker.stream(audio)``; see ``generate/live/stream.py``.
 
         It warms up before its clock starts, the first time on a machine for a minute or so.
 
@@ -323,7 +323,7 @@ class Talker:
         Raises:
             UserError: bad rate, pose or frame, or all places of the live engine are taken.
         """
-        from vasa_jax.generate import realtime
+        from vasa_jax.generate.live import stream as realtime
 
         asked = realtime.Asked(wishes=controls or Wishes(), pose_deg=realtime.checked_pose(pose))
         return realtime.LiveStream(

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import typed
+from vasa_jax.runtime import unfinished
+from vasa_jax.runtime.places import typed
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
-    """A hidden name beside ``path`` for the unfinished file (``core/unfinished.py``).
+    """A hidden name beside ``path`` for the unfinished file (``runtime/unfinished.py``).
 
     Makes the folder. The suffix stays, since writers choose the format by it. Raises UserError when
     the folder can't be made or is no folder, or when ``path`` is itself a folder.

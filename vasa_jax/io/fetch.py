@@ -14,11 +14,11 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from vasa_jax.core import unfinished
-from vasa_jax.core.compile_cache import cache_dir
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import temporary_folder
 from vasa_jax.io.atomic import replacing
+from vasa_jax.runtime import unfinished
+from vasa_jax.runtime.compile_cache import cache_dir
+from vasa_jax.runtime.places import temporary_folder
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from vasa_jax.core import unfinished
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS
 from vasa_jax.io.atomic import media_address, partial_path, writing_failed
@@ -20,6 +19,7 @@ from vasa_jax.io.audio import decode
 from vasa_jax.io.channels import to_stereo
 from vasa_jax.io.media import open_media
 from vasa_jax.io.resampling import resample
+from vasa_jax.runtime import unfinished
 
 Path = str | os.PathLike[str]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.face.recognition import aligned_crop, five_points
+from vasa_jax.face.find.recognition import aligned_crop, five_points
 
 
 def identity_distance(

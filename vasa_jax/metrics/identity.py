@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.face import align
-from vasa_jax.face.recognition import (
+from vasa_jax.face.find import align
+from vasa_jax.face.find.recognition import (
     aligned_crop,
     five_points,
     load_faceres,

@@ -30,8 +30,8 @@ from vasa_jax.audio import features as audio_features
 from vasa_jax.audio.features import FeatureConfig
 from vasa_jax.core.tree import flatten, unflatten
 from vasa_jax.core.types import SAMPLES_PER_FRAME
-from vasa_jax.face.fit import INNER_LIPS, OUTER_LIPS
-from vasa_jax.face.motion_encoder import STEADY
+from vasa_jax.face.head.fit import INNER_LIPS, OUTER_LIPS
+from vasa_jax.face.head.reader import STEADY
 from vasa_jax.metrics.sync import OUTER_EYE_CORNERS, fill
 
 WEIGHTS_FILE = Path(__file__).parent / "sync_net.npz"

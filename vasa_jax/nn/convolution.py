@@ -10,9 +10,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.core.target import backend
 from vasa_jax.nn.resample import depth_to_space
 from vasa_jax.nn.winograd import conv_winograd, fits
+from vasa_jax.runtime.target import backend
 
 # A map up to so large, of at least so many channels, is convolved by one matrix product on a CPU.
 FEW_CELLS, MANY_CHANNELS = 64, 256

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
-from vasa_jax.core.target import backend
+from vasa_jax.runtime.target import backend
 
 
 def recomputed(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.core.target import backend
+from vasa_jax.runtime.target import backend
 
 
 def _product(x: jax.Array) -> jax.Array:

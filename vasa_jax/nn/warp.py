@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.target import backend
 from vasa_jax.nn.stored import from_memory, stored
+from vasa_jax.runtime.target import backend
 
 Points = tuple[jax.Array, ...]  # x, y (and z), of one shape or of shapes that broadcast
 

@@ -147,8 +147,8 @@ def _count(path: str | Path) -> int:
     """Frames at 25 per second that a video promises to have, 0 when it does not say."""
     import av
 
-    from vasa_jax.core.places import typed
     from vasa_jax.io.atomic import media_address
+    from vasa_jax.runtime.places import typed
 
     try:
         with av.open(media_address(typed(path))) as container:

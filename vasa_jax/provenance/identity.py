@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.places import data_folder, typed
+from vasa_jax.runtime.places import data_folder, typed
 
 YEARS = 20
 NAME = "vasa_jax local signer"

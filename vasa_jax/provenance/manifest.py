@@ -20,8 +20,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from vasa_jax.core import unfinished
 from vasa_jax.provenance.identity import Identity
+from vasa_jax.runtime import unfinished
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 GENERATOR = "vasa_jax"

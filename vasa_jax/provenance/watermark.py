@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.programs import Program
 from vasa_jax.provenance.pattern import PUBLIC_KEY, pattern, pitch_of
 from vasa_jax.provenance.payload import Payload
+from vasa_jax.runtime.programs import Program
 
 FLAT_STRENGTH = (0.8, 1.4)  # grey levels at a chip's centre, on flat ground: large, small pictures
 MAX_STRENGTH = 2.95

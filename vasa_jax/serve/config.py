@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.generate.live_engine import LiveConfig
+from vasa_jax.generate.live.engine import LiveConfig
 from vasa_jax.serve.access import check_reach
 from vasa_jax.serve.door import Limits
 

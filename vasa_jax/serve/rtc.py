@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
-from vasa_jax.generate.realtime import LiveFrame
+from vasa_jax.generate.live.stream import LiveFrame
 from vasa_jax.serve.protocol import Refused, read_samples
 
 WAITING = 4  # pictures, or pieces of sound, that wait for a slow network; older ones are dropped

@@ -29,7 +29,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from vasa_jax.checkpoint.release import Release, load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.engine import Engine, engine_for
-from vasa_jax.generate.realtime import live_engine
+from vasa_jax.generate.live.stream import live_engine
 from vasa_jax.generate.talker import Talker
 from vasa_jax.provenance.consent import EXAMPLE_CONSENT, checked_consent
 from vasa_jax.serve import protocol, rtc

@@ -19,8 +19,8 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.generate.realtime import LiveFrame, LiveStream
-from vasa_jax.generate.wishes import wishes
+from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.live.stream import LiveFrame, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve.protocol import Refused, Start
 from vasa_jax.serve.rtc import Peer

@@ -49,12 +49,12 @@ from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.samplers import SAMPLERS, Denoiser, Step
 from vasa_jax.diffusion.schedules import Schedule
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.guided import Seen, guided_denoiser
-from vasa_jax.generate.model import MotionModelConfig, init_params
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss, unsealed
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
+from vasa_jax.motion.guided import Seen, guided_denoiser
 from vasa_jax.motion.latents import LIDS, MOUTH, MotionStats
+from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.train.initial import initial_weights, load_teacher
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.motion import aperture, corpus_of, draw_curves

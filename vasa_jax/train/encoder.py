@@ -1,4 +1,4 @@
-"""Train ``E_motion`` (``face/motion_encoder.py``) on the head model: unlimited people, no pictures.
+"""Train ``E_motion`` (``face/head/reader.py``) on the head model: unlimited people, no pictures.
 
 One example is a person of random shape, seen twice: at rest and with an expression, each in its own
 pose and crop, through a detector that errs. Expressions come from acted speech (which weights occur
@@ -20,17 +20,17 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, Array
-from vasa_jax.data import visemes
 from vasa_jax.data.faces import example_head
 from vasa_jax.data.folders import data_folder, finished_files
 from vasa_jax.data.shards import Shard
-from vasa_jax.face import head as heads
-from vasa_jax.face import motion_encoder as encoder
-from vasa_jax.face.finder import LEFT_LIDS, RIGHT_LIDS
-from vasa_jax.face.fit import landmark_head
-from vasa_jax.face.head import Head
-from vasa_jax.face.motion_encoder import MotionEncoder, MotionEncoderConfig
-from vasa_jax.motion import lips
+from vasa_jax.face.find.finder import LEFT_LIDS, RIGHT_LIDS
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head import reader as encoder
+from vasa_jax.face.head.fit import landmark_head
+from vasa_jax.face.head.head import Head
+from vasa_jax.face.head.reader import MotionEncoder, MotionEncoderConfig
+from vasa_jax.motion.arkit import lips
+from vasa_jax.synth.speech import visemes
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
@@ -199,7 +199,9 @@ def expression_rows(folder: str) -> np.ndarray:
     path = data_folder(folder, "data.folder")
     rows = [Shard(shard).motion()[:, EXPRESSION] for shard in finished_files(path)]
     if not rows:
-        raise UserError(f"no motion shards in {path}; make some with vasa_jax.data.motions")
+        raise UserError(
+            f"no motion shards in {path}; make some with python -m vasa_jax.prepare.shards"
+        )
     return np.concatenate(rows)
 
 

@@ -21,11 +21,12 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
-from vasa_jax.face import head as heads
-from vasa_jax.face import inpaint, raster
-from vasa_jax.face.autoencoder import FaceAutoencoder, FaceConfig, left_to_paint, to_uint8
-from vasa_jax.face.geometry import Maps, drive_geometry
-from vasa_jax.face.head import Head
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head import raster
+from vasa_jax.face.head.head import Head
+from vasa_jax.face.warp import inpaint
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig, left_to_paint, to_uint8
+from vasa_jax.face.warp.geometry import Maps, drive_geometry
 from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1
 from vasa_jax.train.initial import initial_weights
@@ -152,7 +153,7 @@ class FaceTask:
             self.perceptual, self.perceptual_weights = load_lpips("alexnet")
         self.embed: Any = None
         if cfg.loss.identity > 0:
-            from vasa_jax.face.recognition import load_mobileface
+            from vasa_jax.face.find.recognition import load_mobileface
 
             self.embed = load_mobileface()
         self.batch_size = cfg.batch

@@ -13,7 +13,7 @@ from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
-from vasa_jax.generate.model import MotionModelConfig, init_params
+from vasa_jax.motion.model import MotionModelConfig, init_params
 
 
 def initial_weights(source: str, part: str, params: Any) -> Any:

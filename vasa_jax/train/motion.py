@@ -20,16 +20,16 @@ import optax
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, MOTION_INDEX, Controls
-from vasa_jax.data.acted import toy_clips
 from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.folders import data_folder
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers, times
 from vasa_jax.diffusion.process import corrupt
-from vasa_jax.generate.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss, unsealed
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
+from vasa_jax.synth.acted import toy_clips
 from vasa_jax.train.initial import initial_tables, initial_weights
 from vasa_jax.train.loop import LoopConfig
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer

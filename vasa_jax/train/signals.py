@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from vasa_jax.core import stopping
+from vasa_jax.runtime import stopping
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE_S = 1.0  # until a run with nothing to save is ended from outside

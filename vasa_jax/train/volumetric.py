@@ -36,14 +36,14 @@ import optax
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
-from vasa_jax.face import head as heads
-from vasa_jax.face import raster
-from vasa_jax.face.autoencoder import to_uint8
-from vasa_jax.face.discriminator import Discriminator, DiscriminatorConfig
-from vasa_jax.face.fit import LIDS, OUTER_LIPS
-from vasa_jax.face.head import Head
-from vasa_jax.face.rigid import pose_vector
-from vasa_jax.face.volumetric import VolumetricAutoencoder, VolumetricConfig, quick_key
+from vasa_jax.face.head import head as heads
+from vasa_jax.face.head import raster
+from vasa_jax.face.head.fit import LIDS, OUTER_LIPS
+from vasa_jax.face.head.head import Head
+from vasa_jax.face.head.pose import pose_vector
+from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder, VolumetricConfig, quick_key
+from vasa_jax.face.volume.discriminator import Discriminator, DiscriminatorConfig
+from vasa_jax.face.warp.autoencoder import to_uint8
 from vasa_jax.losses import adversarial, disentangle
 from vasa_jax.losses.eyes import eye_distance
 from vasa_jax.losses.identity import identity_distance
@@ -155,7 +155,7 @@ class FeatureNets(NamedTuple):
     """Frozen nets of the losses; None where a term is left out."""
 
     vgg: Any  # features(weights, images), see losses/perceptual.py
-    embed: Any  # embed(crops), see face/recognition.py
+    embed: Any  # embed(crops), see face/find/recognition.py
 
 
 def generator_terms(
@@ -247,7 +247,7 @@ class VolumetricTask:
 
             vgg, vgg_weights = load_vgg16()
         if cfg.loss.face or cfg.loss.cross_identity:
-            from vasa_jax.face.recognition import load_mobileface
+            from vasa_jax.face.find.recognition import load_mobileface
 
             embed = load_mobileface()
         self.nets = FeatureNets(vgg, embed)

@@ -1,0 +1,1 @@
+"""What ``bench`` and ``inspect`` compute: traffic, floors, runs."""

@@ -1,0 +1,1 @@
+"""What ``evaluate`` runs: one table for many clips."""

@@ -1,0 +1,1 @@
+"""The reduced morphable head: posed, fitted, rasterised, read from landmarks."""

@@ -1,0 +1,1 @@
+"""The paper's face: a canonical appearance volume, its encoders and decoder."""

@@ -1,0 +1,1 @@
+"""The lite face: a portrait warped by the head, painted where it shows nothing."""

@@ -1,0 +1,1 @@
+"""Live streams: sound in at any pace, frames out on the sound's clock."""

@@ -1,0 +1,1 @@
+"""What the named expression weights mean: lips and emotions."""

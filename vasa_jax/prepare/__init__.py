@@ -1,0 +1,1 @@
+"""From recordings of real people to clips to train on."""

@@ -1,0 +1,1 @@
+"""How programs are compiled, kept between processes, and for which device they are written."""

@@ -1,0 +1,1 @@
+"""A synthetic person and its picture: head, paint, hair, light, rasteriser."""
