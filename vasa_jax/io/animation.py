@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def write_animation(
         raise UserError(f"can't write {os.fspath(path)}: name it {' or '.join(SUFFIXES)}")
     if not len(frames):
         raise UserError(f"can't write {os.fspath(path)}: there is no frame to show")
-    options = {"quality": 80, "method": 2} if suffix == ".webp" else {}
+    options: dict[str, Any] = {"quality": 80, "method": 2} if suffix == ".webp" else {}
     with replacing(path) as partial:
         imageio.v3.imwrite(
             partial, np.stack(frames), plugin="pillow", duration=1000.0 / fps, loop=0, **options
