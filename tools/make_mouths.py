@@ -1,4 +1,4 @@
-"""Makes ``vasa_jax/face/assets/mouths.npz``: the mean mouth of portraits and its variations.
+"""Makes ``vasa_jax/face/find/assets/mouths.npz``: the mean mouth of portraits and its variations.
 
     tools/make_mouths.py FOLDER_OF_PORTRAITS
 

@@ -141,14 +141,11 @@ def _sound_formats() -> str:
 
 
 def _face_networks() -> str:
-    import vasa_jax.face
+    from vasa_jax.face.find.detection import ASSETS
 
-    assets = Path(vasa_jax.face.__path__[0]) / "assets"
-    models = sorted(assets.glob("*.tflite"))
+    models = sorted(ASSETS.glob("*.tflite"))
     if not models:
-        raise FileNotFoundError(
-            "no .tflite file in vasa_jax/face/assets; install the package again"
-        )
+        raise FileNotFoundError(f"no .tflite file in {ASSETS}; install the package again")
     from ai_edge_litert.interpreter import Interpreter
 
     for model in models:

@@ -3,7 +3,7 @@
 Two BlazeFace detectors (arXiv 1907.05047) propose faces at several scales, a face mesh net
 (arXiv 1907.06724) places 468 points on a levelled crop and says whether it sees a face at all, and
 an iris net (arXiv 2006.11341) places five points on each iris and sharpens the lids. The nets come
-with the package (``face/assets``); everything between them is numpy and Pillow.
+with the package (``face/find/assets``); everything between them is numpy and Pillow.
 
 Pixel coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1), so its centre is (0.5, 0.5).
 "Left" and "right" are those of the picture, as the viewer sees it.
