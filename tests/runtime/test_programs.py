@@ -152,7 +152,7 @@ def test_a_process_that_ends_early_waits_for_the_program_being_read():
     script = """
 import threading, time
 from pathlib import Path
-from vasa_jax.core import programs
+from vasa_jax.runtime import programs
 
 begun = threading.Event()
 

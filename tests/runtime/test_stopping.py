@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and locks of Linux")
 
-LISTEN = "from vasa_jax.core import stopping; stopping.listen()\n"
+LISTEN = "from vasa_jax.runtime import stopping; stopping.listen()\n"
 # The main thread waits inside of C for ever, where no exception reaches it, as in a compilation: it
 # asks for a lock that it holds already. Another thread speaks when that has surely begun.
 DEAF = """
@@ -66,7 +66,7 @@ def test_a_main_thread_that_cannot_hear_is_ended(
 
 
 def test_a_second_signal_is_not_made_to_wait(tmp_path: Path) -> None:
-    process = begun("from vasa_jax.core import stopping; stopping.GRACE_S = 600\n" + DEAF)
+    process = begun("from vasa_jax.runtime import stopping; stopping.GRACE_S = 600\n" + DEAF)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None and process.stderr.readline()
     process.send_signal(signal.SIGINT)
