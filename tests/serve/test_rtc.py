@@ -82,7 +82,8 @@ def test_a_conversation_by_webrtc(release):
         return session.ready, headers, got
 
     ready, headers, got = asyncio.run(asyncio.wait_for(run(), 120))
-    assert not headers[0]["speaking"]  # silence at first, then what came by the track
+    # Sound came by the track; how much silence was put in before depends on who connects first.
+    assert any(header["speaking"] for header in headers[-25:])
     assert {"motion", "render", "total"} <= set(headers[-1]["ms"])
     pictures, sound = got["video"], got["audio"]
     assert {(p.width, p.height) for p in pictures} == {(ready["width"], ready["height"])}
