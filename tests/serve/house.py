@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import ssl
 import sys
 
 from aiohttp import web
@@ -94,6 +95,14 @@ def certificate(folder):
         )
     )
     return pem, private
+
+
+def encrypting(folder):
+    """A server's TLS with a certificate of its own, and that certificate's file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pem, key = certificate(folder)
+    context.load_cert_chain(pem, key)
+    return context, pem
 
 
 async def _main(descriptors: int) -> None:

@@ -6,9 +6,11 @@ import dataclasses
 import io
 
 import aiohttp
+import numpy as np
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
+from tools import live_server
 from vasa_jax.generate.live.stream import LiveConfig
 from vasa_jax.serve import protocol
 from vasa_jax.serve.client import LiveClient
@@ -63,3 +65,18 @@ async def answer(url, message):
             send = socket.send_bytes if isinstance(message, bytes) else socket.send_str
             await send(message)
             return (await socket.receive()).json()
+
+
+async def talk(client, seconds, *, seed=0):
+    """The headers of all pictures that somebody gets who speaks for so long into a microphone."""
+    speech = np.random.default_rng(seed).normal(0, 0.1, int(16_000 * seconds))
+    rows = []
+    async with client.session(source="microphone", frame="crop", seed=seed) as session:
+        talking = asyncio.create_task(live_server.speak(session, speech, seconds))
+        async for message in session:
+            if message.type == "video":
+                rows.append(message.header)
+            if talking.done():
+                break
+        await talking
+    return rows

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from tests.serve import strangers
-from tests.serve.house import QUICK, certificate, house
+from tests.serve.house import QUICK, encrypting, house
 from vasa_jax.serve.door import Limits
 from vasa_jax.serve.listening import open_descriptors, raise_descriptor_limit
 
@@ -46,10 +46,7 @@ KINDS = [strangers.Silent, strangers.HalfOpen, strangers.SlowHead, strangers.Slo
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_stranger_of_any_kind_is_gone_in_time(tls, tmp_path):
     async def run():
-        context = None
-        if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate(tmp_path))
+        context = encrypting(tmp_path)[0] if tls else None
         async with house(tls=context) as (door, port, notes):
             until = asyncio.get_running_loop().time() + 40.0
             held = await asyncio.gather(*(k("127.0.0.1", port).hold(until) for k in KINDS))
@@ -63,9 +60,7 @@ def test_a_stranger_of_any_kind_is_gone_in_time(tls, tmp_path):
 
 def test_an_answer_comes_by_tls(tmp_path):
     async def run():
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        pem, key = certificate(tmp_path)
-        context.load_cert_chain(pem, key)
+        context, pem = encrypting(tmp_path)
         async with house(tls=context) as (_, port, _), aiohttp.ClientSession() as http:
             trust = ssl.create_default_context(cafile=pem)
             async with http.get(f"https://localhost:{port}/", ssl=trust) as answer:

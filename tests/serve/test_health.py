@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 import re
-import ssl
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.serve.house import certificate, house
+from tests.serve.house import encrypting, house
 from vasa_jax.core.errors import UserError
 from vasa_jax.serve.health import PORT, default_port, health
 from vasa_jax.serve.listening import listen
@@ -42,10 +41,7 @@ async def check(port):
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_server_that_is_well_is_found_well(tls, tmp_path):
     async def run():
-        context = None
-        if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate(tmp_path))
+        context = encrypting(tmp_path)[0] if tls else None
         async with house(tls=context) as (_, port, _):
             code, said = await check(port)
             assert code == 0 and "0 of 1 places" in said, said

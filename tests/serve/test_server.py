@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.face.drawn_face import drawn_face
-from tests.serve.serving import TOKEN, answer, emptied, errors_of, png, serving, start
-from tools import live_server
+from tests.serve.serving import TOKEN, answer, emptied, errors_of, png, serving, start, talk
 from vasa_jax.core.errors import UserError
 from vasa_jax.generate.live.stream import LiveConfig, LiveStream
 from vasa_jax.serve import fmp4, protocol
@@ -407,23 +406,12 @@ def test_four_sessions_at_once_make_nobody_late(release):
     """At the reduced size of the tiny release, at the sound's pace, pictures encoded and sent."""
     seconds = 15.0
 
-    async def talk(client, seed):
-        speech = np.random.default_rng(seed).normal(0, 0.1, int(16_000 * seconds))
-        rows = []
-        async with client.session(source="microphone", frame="crop", seed=seed) as session:
-            talking = asyncio.create_task(live_server.speak(session, speech, seconds))
-            async for message in session:
-                if message.type == "video":
-                    rows.append(message.header)
-                if talking.done():
-                    break
-            await talking
-        return rows
-
     async def run():
         live = LiveConfig(steps=2, places=4)
         async with serving(release, live=live) as (server, client, _):
-            sessions = await asyncio.gather(*(talk(client, seed) for seed in range(4)))
+            sessions = await asyncio.gather(
+                *(talk(client, seconds, seed=seed) for seed in range(4))
+            )
             assert await emptied(server)
         for rows in sessions:
             settled = rows[25:]  # the first second starts threads

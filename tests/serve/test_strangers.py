@@ -2,29 +2,19 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from tests.serve import strangers
-from tests.serve.serving import TOKEN, emptied, serving
-from tools import live_server
+from tests.serve.serving import TOKEN, emptied, serving, talk
 from vasa_jax.serve.door import Limits
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 SETTLE = 25  # the first second starts threads
 
 
-async def talk(client, seconds):
-    """The headers of all pictures that somebody gets who speaks for so long."""
-    speech, rows = np.random.default_rng(0).normal(0, 0.1, 16_000), []
-    async with client.session(source="microphone", frame="crop") as session:
-        talking = asyncio.create_task(live_server.speak(session, speech, seconds))
-        async for message in session:
-            if message.type == "video":
-                rows.append(message.header)
-            if talking.done():
-                break
-        await talking
+async def honest(client, seconds):
+    """What ``talk`` gives, every index in order."""
+    rows = await talk(client, seconds)
     assert [row["index"] for row in rows] == list(range(len(rows)))
     assert len(rows) > (seconds - 2) * 25 / 2  # also where the machine is late
     return rows
@@ -38,7 +28,7 @@ def lost(rows):
 async def among_strangers(client, url, count, seconds):
     async with strangers.besieged(url, count, seconds + 4.0) as table:
         await asyncio.sleep(2.0)  # until all of them are there
-        rows = await talk(client, seconds)
+        rows = await honest(client, seconds)
         return rows, await table
 
 
@@ -68,7 +58,7 @@ def test_nobody_loses_a_frame_to_two_hundred_strangers(release):
     async def run():
         async with serving(release, token=TOKEN) as (server, client, url):
             for _ in range(5):
-                alone = lost(await talk(client, 12.0))
+                alone = lost(await honest(client, 12.0))
                 rows, table = await among_strangers(client, url, 200, 12.0)
                 among = lost(rows)
                 print({"frames": len(rows), "lost": among, "lost alone, of 300": alone}, table)

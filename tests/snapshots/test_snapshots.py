@@ -6,9 +6,9 @@ agreed to: ``VASA_UPDATE_SNAPSHOTS=1 pytest tests/snapshots`` writes the files a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 def variants(path: Path) -> tuple[str, ...]:
     """The variants that a configuration file says it has."""
-    spec = importlib.util.spec_from_file_location(f"_snapshot_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return tuple(module.VARIANTS)
+    return tuple(runpy.run_path(str(path))["VARIANTS"])
 
 
 def compare(path: Path, text: str) -> None:

@@ -178,10 +178,12 @@ def run(args: argparse.Namespace) -> int:
             encoder.put(frame)
             if index == 0:
                 programs.remember("generate")
-            if index in wanted:
-                kept[index] = _thumbnail(frame, around)
-            if index in shown:
-                preview.append(_thumbnail(frame, around))
+            if index in wanted or index in shown:
+                small = _thumbnail(frame, around)
+                if index in wanted:
+                    kept[index] = small
+                if index in shown:
+                    preview.append(small)
         encoder.finish()
         encoded_size = list(writer.encoded_size)
     report = talker.report()
