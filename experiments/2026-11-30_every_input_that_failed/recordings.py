@@ -17,14 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from vasa_jax.core.types import EXPRESSION, FPS, SAMPLE_RATE_HZ
-from vasa_jax.generate.controls import Wishes
 from vasa_jax.generate.engine import Engine, engine_for
-from vasa_jax.generate.finish.steady import calm, settle
 from vasa_jax.generate.offline import generate_motion, speech_features
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import sync
 from vasa_jax.metrics.phonemes import Phoneme, expected_aperture, recognise
-from vasa_jax.motion.arkit.lips import lip_gap_cm
+
+try:
+    from vasa_jax.generate.controls import Wishes
+    from vasa_jax.generate.finish.steady import calm, settle
+    from vasa_jax.motion.arkit.lips import lip_gap_cm
+except ModuleNotFoundError:  # the tree before: run there for the figures of before
+    from vasa_jax.generate.steady import calm, settle
+    from vasa_jax.generate.wishes import Wishes
+    from vasa_jax.motion.lips import lip_gap_cm
 
 SECONDS = 10
 FILES = (
