@@ -146,12 +146,15 @@ def test_a_signal_waits_for_no_evaluation_and_no_batch(tmp_path, what):
         def batches(self, start_step):
             for batch in super().batches(start_step):
                 if what == "batches" and self.served[-1] == 2:
-                    time.sleep(1.0)  # until both before are trained on
+                    # Until both before are trained on, and compiling was waited for.
+                    while not any(row["step"] == 2 for row in read_log(tmp_path / "a")):
+                        time.sleep(0.05)
                     self.wait()
                 yield batch
 
     began = time.monotonic()
-    outcome = train(NOISY, tmp_path / "a", 6, task=Slow(NOISY))
+    loop = dataclasses.replace(NOISY.loop, log_every=1)
+    outcome = train(NOISY, tmp_path / "a", 6, task=Slow(NOISY), loop=loop)
     assert outcome.reason == "interrupted" and outcome.step == 2
     assert time.monotonic() - began < 20
     resumed = train(NOISY, tmp_path / "a", 4)
