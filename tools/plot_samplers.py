@@ -74,7 +74,7 @@ def main() -> int:
 def window_denoiser(
     model: MotionModelConfig, params: object, features: np.ndarray
 ) -> samplers.Denoiser:
-    """x0 of ``(1, W, M)`` for the first window of ``features`` (T, D), guided, no wishes."""
+    """x0 of ``(1, W, M)`` for the first window of ``features`` (T, D), guided, no controls."""
     past, window = model.past, model.window
     length = past + window + model.lookahead_frames
     rows = np.zeros((1, length, model.features.dim), np.float32)

@@ -132,11 +132,11 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
         heard, new = hear(heard, samples(n * hop + ahead, hop))
         audio = np.concatenate([tail, np.asarray(new)], axis=1)
         index = np.arange(n * hop, (n + 1) * hop + ahead) % frames
-        wishes = type(controls)(*(x[None, index] for x in controls))
+        rows = type(controls)(*(x[None, index] for x in controls))
         scale = float(scale_of[n % hops_per_block])
         scales = rolling.guidance_scales(cfg, 1, dict.fromkeys(cfg.guided, scale))
         state, motion = rolling.live_step(
-            params, model, cfg, state, audio, valid, wishes, scales,
+            params, model, cfg, state, audio, valid, rows, scales,
             active_B=active, reset_B=reset,
         )  # fmt: skip
         return heard, audio[:, hop:], state, np.asarray(denormalize(motion)[0])
@@ -218,7 +218,7 @@ def programme_of_sound(speech: np.ndarray, length: int) -> np.ndarray:
 
 
 def programme_of_controls(frames: int) -> Any:
-    """Wishes that come and go: 20 s with gaze, 20 s with distance, 20 s with emotion, 20 s free."""
+    """Controls that come and go: 20 s each with gaze, distance, emotion, and free."""
     from vasa_jax.core.types import Controls
 
     rng = np.random.default_rng(1)

@@ -15,15 +15,22 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vasa_jax.checkpoint.release import load_release as load_release
-    from vasa_jax.generate.controls import wishes as wishes
+    from vasa_jax.generate.controls import controls as controls
     from vasa_jax.generate.talker import Talker as Talker
 
-__all__ = ["Talker", "__version__", "example_portrait", "example_speech", "load_release", "wishes"]
+__all__ = [
+    "Talker",
+    "__version__",
+    "controls",
+    "example_portrait",
+    "example_speech",
+    "load_release",
+]
 
 _LAZY = {
     "load_release": "vasa_jax.checkpoint.release",
     "Talker": "vasa_jax.generate.talker",
-    "wishes": "vasa_jax.generate.controls",
+    "controls": "vasa_jax.generate.controls",
 }
 
 

@@ -30,11 +30,11 @@ def head():
 
 
 @functools.cache
-def driven(size: int, **wishes: float):
+def driven(size: int, **weights: float):
     """Maps and pose, with a leading axis, of the mean head with that expression."""
     head = heads.head_from_arrays(load_release("lite").params["head"])
     motion = np.zeros(MOTION_DIM, np.float32)
-    for name, value in wishes.items():
+    for name, value in weights.items():
         motion[MOTION_INDEX[name]] = value
 
     @jax.jit
@@ -50,9 +50,9 @@ def driven(size: int, **wishes: float):
 
 
 def painted(head, size: int, *, white=(0.6, 0.5, 0.4), flesh=(0.2, -0.3, -0.2),
-            before=(-1.0, -1.0, 1.0), **wishes):  # fmt: skip
+            before=(-1.0, -1.0, 1.0), **weights):  # fmt: skip
     """A picture of one colour (blue) with the mouth of the mean head, and its maps."""
-    maps, pose = driven(size, **wishes)
+    maps, pose = driven(size, **weights)
     mouth = Mouth(teeth_of(head, jnp.asarray(head.base)), jnp.array(white), jnp.array(flesh))
     blue = jnp.broadcast_to(jnp.array(before), (size, size, 3))
     opening = mouths.opening_of(maps, pose)
@@ -88,8 +88,8 @@ def test_shut_lips_show_a_dark_line_at_most(head):
 
 
 def test_a_smile_shows_teeth_and_a_dropped_jaw_a_dark_throat(head):
-    def light(**wishes):
-        image, maps, _ = painted(head, 256, **wishes)
+    def light(**weights):
+        image, maps, _ = painted(head, 256, **weights)
         inside = np.asarray(maps.mouth_interior[0]) > 0
         return image[inside].mean(-1)
 

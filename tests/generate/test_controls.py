@@ -11,12 +11,12 @@ from vasa_jax.generate import controls as asked
 
 
 def test_nothing_asked_switches_nothing_on():
-    c = asked.wishes().controls(10)
+    c = asked.controls().rows(10)
     assert not c.gaze_on.any() and not c.distance_on.any() and not c.emotion_on.any()
 
 
 def test_a_track_is_linear_between_points_and_constant_beyond():
-    c = asked.wishes(gaze=[[0.4, 0, 0], [0.8, 40, -20]]).controls(30)
+    c = asked.controls(gaze=[[0.4, 0, 0], [0.8, 40, -20]]).rows(30)
     yaw, pitch = np.degrees(c.gaze).T
     np.testing.assert_allclose(yaw[:11], 0, atol=1e-4)  # until 0.4 s = frame 10
     assert yaw[15] == pytest.approx(20, abs=1e-3) and pitch[15] == pytest.approx(-10, abs=1e-3)
@@ -25,7 +25,7 @@ def test_a_track_is_linear_between_points_and_constant_beyond():
 
 
 def test_constants_need_no_times():
-    c = asked.wishes(gaze=[10, 5], distance=0.8, emotion={"happiness": 0.5}).controls(3)
+    c = asked.controls(gaze=[10, 5], distance=0.8, emotion={"happiness": 0.5}).rows(3)
     np.testing.assert_allclose(np.degrees(c.gaze), [[10, 5]] * 3, atol=1e-4)
     np.testing.assert_allclose(c.distance, 0.8)
     np.testing.assert_allclose(c.emotion[:, EMOTIONS.index("happy")], 0.5)
@@ -35,14 +35,14 @@ def test_constants_need_no_times():
 def test_a_file_means_the_same_as_the_numbers_in_it(tmp_path):
     entry = {"distance": [[0, 1], [1, 1.2]], "emotion": {"sad": [[0, 0], [2, 1]]}}
     (tmp_path / "c.json").write_text(json.dumps(entry))
-    ours, theirs = asked.read_wishes(tmp_path / "c.json"), asked.wishes(**entry)
-    for a, b in zip(ours.controls(40), theirs.controls(40), strict=True):
+    ours, theirs = asked.read_controls(tmp_path / "c.json"), asked.controls(**entry)
+    for a, b in zip(ours.rows(40), theirs.rows(40), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_options_win_over_the_file():
-    both = asked.wishes(gaze=[10, 0]).over(asked.wishes(gaze=[-5, 0], distance=0.9))
-    c = both.controls(2)
+    both = asked.controls(gaze=[10, 0]).over(asked.controls(gaze=[-5, 0], distance=0.9))
+    c = both.rows(2)
     assert np.degrees(c.gaze[0, 0]) == pytest.approx(10) and c.distance[0] == pytest.approx(0.9)
 
 
@@ -63,7 +63,7 @@ def test_options_win_over_the_file():
 )
 def test_a_bad_entry_is_named(entry, says):
     with pytest.raises(UserError, match=says) as caught:
-        asked.wishes(**entry)
+        asked.controls(**entry)
     assert "\n" not in str(caught.value)
 
 
@@ -75,7 +75,7 @@ def test_a_bad_entry_is_named(entry, says):
 def test_a_bad_file_is_named(tmp_path, text, says):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(UserError, match=says) as caught:
-        asked.read_wishes(tmp_path / "c.json")
+        asked.read_controls(tmp_path / "c.json")
     assert "c.json" in str(caught.value)
 
 

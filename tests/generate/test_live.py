@@ -14,7 +14,7 @@ from vasa_jax.audio import features as audio_features
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import MOTION_INDEX, Controls
-from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.controls import controls
 from vasa_jax.generate.engine import Engine
 from vasa_jax.generate.finish.steady import ANGLES, HELD, PLACE
 from vasa_jax.generate.live import stream as realtime
@@ -100,16 +100,16 @@ def test_every_condition_that_a_release_guides_is_guided_live_as_offline(tmp_pat
     engine = Engine(release)
     live = LiveEngine(engine, LiveConfig())
     assert set(live.rolling.guided) == set(guided)
-    asked = wishes(gaze=(20, -5), distance=0.8, emotion={"happy": 1.0})
-    said, all_along = speech(9).reshape(9, 640), asked.controls(9)
+    asked = controls(gaze=(20, -5), distance=0.8, emotion={"happy": 1.0})
+    said, all_along = speech(9).reshape(9, 640), asked.rows(9)
     late = Controls(*(np.where(_rows(9, x) >= 4, x, 0) for x in all_along))  # comes on the way
     late = late._replace(distance=np.asarray(all_along.distance))
     made = {}
     cases = {"free": Controls.none(9), "asked": all_along, "late": late,
-             "gaze": wishes(gaze=(20, -5)).controls(9)}  # fmt: skip
-    for name, controls in cases.items():
-        made[name], features = live_motion(live, said, controls, seed=3)
-        expected = offline_motion(engine, live.rolling, features, controls, 3)
+             "gaze": controls(gaze=(20, -5)).rows(9)}  # fmt: skip
+    for name, rows in cases.items():
+        made[name], features = live_motion(live, said, rows, seed=3)
+        expected = offline_motion(engine, live.rolling, features, rows, 3)
         np.testing.assert_array_equal(made[name], expected, err_msg=name)
     live.close()
     for name in ("asked", "late", "gaze"):
@@ -230,7 +230,7 @@ def test_what_was_heard_ahead_can_be_forgotten(talker):
     np.testing.assert_array_equal(heard.features(other[:3]), expected)
 
 
-def test_wishes_and_pose_act_while_it_runs(talker):
+def test_controls_and_pose_act_while_it_runs(talker):
     async def interleaved():
         async with talker.stream(live=LIVE, frame="crop", pace=False, seed=1) as stream:
             await stream.push(speech(60))
@@ -238,7 +238,7 @@ def test_wishes_and_pose_act_while_it_runs(talker):
             async for frame in stream:
                 rows.append(frame.motion)
                 if len(rows) == 4:
-                    stream.ask(wishes(gaze=(20, -10), distance=0.8), pose=(10, 0, 0))
+                    stream.ask(controls(gaze=(20, -10), distance=0.8), pose=(10, 0, 0))
                 if len(rows) == 56:
                     return np.stack(rows)
 
@@ -365,11 +365,11 @@ def test_the_lips_close_in_silence_and_open_again():
 
 
 def test_steering_lets_go_gently():
-    steering = Steering(seed=0, asked=Asked(wishes=wishes(gaze=(30, 0))))
+    steering = Steering(seed=0, asked=Asked(controls=controls(gaze=(30, 0))))
     still, rows = np.zeros((50, 54), np.float32), []
-    rows.append(steering.finish(still, steering.controls(0, 50), [True] * 50))
+    rows.append(steering.finish(still, steering.rows(0, 50), [True] * 50))
     steering.ask(Asked(), frame=50)
-    rows.append(steering.finish(still, steering.controls(50, 50), [True] * 50))
+    rows.append(steering.finish(still, steering.rows(50, 50), [True] * 50))
     yaw = np.degrees(np.concatenate(rows)[:, 7])
     assert yaw[49] == pytest.approx(30, abs=0.5) and abs(yaw[-1]) < 0.5
     assert np.abs(np.diff(yaw)).max() < 8  # no jump

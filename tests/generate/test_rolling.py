@@ -95,16 +95,16 @@ def test_offline_equals_live_bit_for_bit_with_the_shipped_weights(hop):
     ahead, scales = cfg.lookahead(model), {"audio": np.full(1, 0.5, np.float32)}
     rng = np.random.default_rng(0)
     audio = rng.uniform(-1, 1, (1, 3 * hop + ahead, model.features.dim)).astype(np.float32)
-    valid, wishes = np.ones(audio.shape[:2], bool), Controls.none(*audio.shape[:2])
+    valid, rows = np.ones(audio.shape[:2], bool), Controls.none(*audio.shape[:2])
     weights = jax.device_put(release.params["motion"])
     state = rolling.init_state(model, jnp.asarray([1]))
-    _, whole = offline.roll_chunk(model, cfg, weights, state, audio, valid, wishes, scales)
+    _, whole = offline.roll_chunk(model, cfg, weights, state, audio, valid, rows, scales)
     state, parts = rolling.init_state(model, jnp.asarray([1])), []
     for n in range(3):
         part = slice(n * hop, (n + 1) * hop + ahead)
         state, motion = live_step(
             weights, model, cfg, state, audio[:, part], valid[:, part],
-            Controls(*(x[:, part] for x in wishes)), scales,
+            Controls(*(x[:, part] for x in rows)), scales,
             active_B=np.ones(1, bool), reset_B=np.zeros(1, bool),
         )  # fmt: skip
         parts.append(np.asarray(motion))

@@ -3,7 +3,7 @@ import pytest
 from scipy.signal import lfilter
 
 from vasa_jax.core.types import EXPRESSION, MOTION_INDEX, Controls
-from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.controls import controls
 from vasa_jax.generate.finish.steady import ANGLES, FOLLOW, HELD, calm, held_place, settle
 from vasa_jax.generate.live.steering import Steering
 from vasa_jax.motion.arkit.lips import lip_gap_cm
@@ -33,11 +33,11 @@ def test_piece_by_piece_is_the_same_as_at_once():
     np.testing.assert_allclose(np.concatenate(parts), calm(motion), atol=1e-6)
 
 
-def test_a_wish_for_a_distance_wins_over_the_portraits_own():
+def test_an_asked_distance_wins_over_the_portraits_own():
     goal, weight = held_place(Controls.none(2))
     np.testing.assert_array_equal(goal, 0.0)
     np.testing.assert_allclose(weight, HELD)
-    goal, weight = held_place(wishes(distance=0.8).controls(2))
+    goal, weight = held_place(controls(distance=0.8).rows(2))
     np.testing.assert_allclose(goal, [[0, 0, -np.log(0.8)]] * 2, rtol=1e-6)
     np.testing.assert_allclose(weight, [[HELD, HELD, 1.0]] * 2)
 
@@ -83,7 +83,7 @@ def test_lips_at_rest_and_lips_that_hold_a_sound_stay(finish):
 @pytest.mark.parametrize("finish", (settle, live))
 @pytest.mark.parametrize("emotion", ("disgusted", "surprised", "happy"))
 def test_an_emotion_opens_no_lips_that_speech_shuts(finish, emotion):
-    asked = wishes(emotion={emotion: 0.8}).controls(len(JAW))
+    asked = controls(emotion={emotion: 0.8}).rows(len(JAW))
     jaw = np.where(CLOSED, 0.0, JAW)
     gap = lip_gap_cm(finish(speech(jaw), asked)[:, EXPRESSION])
     assert (gap[CLOSED][2:-2] < 0.02).all()

@@ -13,7 +13,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
 from vasa_jax.core.types import GAZE, MOTION_INDEX
 from vasa_jax.generate import talker as talkers
-from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.controls import controls
 from vasa_jax.generate.engine import Engine
 from vasa_jax.generate.finish.steady import HELD, PLACE, settle
 from vasa_jax.generate.offline import GenerateDefaults
@@ -132,9 +132,9 @@ def test_silence_is_no_error(talker):
     assert len(_frames(talker, np.zeros(6400, np.float32), frame="crop")) == 10
 
 
-def test_wishes_are_kept_whatever_the_weights_say(talker, speech):
+def test_controls_are_kept_whatever_the_weights_say(talker, speech):
     long = np.tile(speech, 3)
-    motion = talker.motion(long, controls=wishes(gaze=[20, -10], distance=0.8), steps=2)
+    motion = talker.motion(long, controls=controls(gaze=[20, -10], distance=0.8), steps=2)
     middle = motion[20:-20]
     np.testing.assert_allclose(np.degrees(middle[:, GAZE].mean(0)), [20, -10], atol=1.5)
     size = middle[:, MOTION_INDEX["log_scale"]].mean()
@@ -143,18 +143,18 @@ def test_wishes_are_kept_whatever_the_weights_say(talker, speech):
 
 def test_settling_leaves_alone_what_nobody_asked_for():
     motion = np.random.default_rng(0).normal(size=(40, 54)).astype(np.float32)
-    moved = settle(motion, wishes().controls(40)) != motion
+    moved = settle(motion, controls().rows(40)) != motion
     always = [*PLACE, MOTION_INDEX["mouthClose"]]  # near its place; lips that come near touch
     assert not np.delete(moved, always, axis=1).any()
-    moved = settle(motion, wishes(gaze=[5, 5]).controls(40)) != motion
+    moved = settle(motion, controls(gaze=[5, 5]).rows(40)) != motion
     assert moved[:, GAZE].any() and not np.delete(moved, [7, 8, *always], axis=1).any()
 
 
-def test_without_a_wish_the_head_strays_a_fifth_as_far_and_sways_as_before():
+def test_without_controls_the_head_strays_a_fifth_as_far_and_sways_as_before():
     fast = np.where(np.arange(200) % 2, 0.01, -0.01)[:, None]  # nothing in a mean over a second
     motion = np.zeros((200, 54), np.float32)
     motion[:, PLACE] = 0.1 + fast
-    settled = settle(motion, wishes().controls(200))[:, PLACE]
+    settled = settle(motion, controls().rows(200))[:, PLACE]
     want = np.repeat(0.1 * (1 - HELD) + fast, 3, 1)
     np.testing.assert_allclose(settled[40:-40], want[40:-40], atol=1e-3)  # away from held ends
 

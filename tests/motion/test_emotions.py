@@ -5,7 +5,7 @@ import pytest
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EMOTIONS, EXPRESSION, GAZE, MOTION_INDEX
-from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.controls import controls
 from vasa_jax.generate.finish.steady import settle
 from vasa_jax.generate.live.steering import Asked, Steering
 from vasa_jax.motion.arkit.emotions import EMOTION_OFFSETS, INDEX, asked_feeling, feeling, weights
@@ -34,9 +34,9 @@ def test_feelings_add_and_rounded_lips_pull_the_corners_in():
 
 
 def test_what_is_not_asked_for_wants_nothing():
-    controls = wishes(gaze=[5.0, 0.0]).controls(3)
-    assert not asked_feeling(controls, np.zeros((3, 54))).any()
-    asked = wishes(emotion={"fear": 0.5}).controls(3)
+    gaze = controls(gaze=[5.0, 0.0]).rows(3)
+    assert not asked_feeling(gaze, np.zeros((3, 54))).any()
+    asked = controls(emotion={"fear": 0.5}).rows(3)
     got = asked_feeling(asked, np.zeros((3, 54), np.float32))
     np.testing.assert_allclose(got, [0.5 * EMOTION_OFFSETS["fearful"]] * 3, rtol=1e-6)
 
@@ -48,13 +48,13 @@ def test_a_motion_is_given_what_it_lacks_and_keeps_what_it_has():
     smile = MOTION_INDEX["mouthSmile_L"]
     motion[:, stretch] = 0.3 + syllables
     motion[:, wide], motion[:, smile] = 1.2, 0.4
-    got = settle(motion, wishes(emotion={"fearful": 1.0}).controls(100))
+    got = settle(motion, controls(emotion={"fearful": 1.0}).rows(100))
     middle = slice(20, 80)
     np.testing.assert_allclose(got[middle, stretch], (1.0 + syllables)[middle], atol=1e-3)
     np.testing.assert_array_equal(got[:, wide], motion[:, wide])
     np.testing.assert_array_equal(got[:, smile], motion[:, smile])
     np.testing.assert_array_equal(
-        settle(motion, wishes().controls(100))[:, EXPRESSION], motion[:, EXPRESSION]
+        settle(motion, controls().rows(100))[:, EXPRESSION], motion[:, EXPRESSION]
     )
 
 
@@ -65,13 +65,13 @@ def test_live_comes_to_the_same_face_and_glides_there():
     loud = [True] * 50
     made = []
     for i, emotion in enumerate(({}, {"sad": 0.8}, {})):
-        asked = wishes(emotion=emotion, gaze=[0.0, 0.0])
-        steering.ask(Asked(wishes=asked), frame=50 * i)
+        asked = controls(emotion=emotion, gaze=[0.0, 0.0])
+        steering.ask(Asked(controls=asked), frame=50 * i)
         part = motion[50 * i : 50 * i + 50]
-        made.append(steering.finish(part, asked.controls(50), loud))
+        made.append(steering.finish(part, asked.rows(50), loud))
     frown = np.concatenate(made)[:, MOTION_INDEX["mouthFrown_L"]]
     np.testing.assert_allclose(frown[:50], 0.1, atol=1e-6)
-    offline = settle(motion[:50], wishes(emotion={"sad": 0.8}).controls(50))
+    offline = settle(motion[:50], controls(emotion={"sad": 0.8}).rows(50))
     assert frown[99] == pytest.approx(offline[25, MOTION_INDEX["mouthFrown_L"]], abs=0.01) == 0.8
     assert np.abs(np.diff(frown)).max() < 0.25
     assert frown[149] == pytest.approx(0.1, abs=1e-3)

@@ -41,7 +41,7 @@ def make(cfg: MotionModelConfig):
     return params, weights.load(twins.MotionModel(cfg), params)
 
 
-def wishes(rng: np.random.Generator, *lead: int) -> Controls:
+def random_controls(rng: np.random.Generator, *lead: int) -> Controls:
     on = lambda: rng.integers(0, 2, lead).astype(np.float32)  # noqa: E731
     return Controls(
         gaze=rng.normal(0, 0.2, (*lead, 2)).astype(np.float32), gaze_on=on(),
@@ -64,7 +64,7 @@ def test_encoder_and_transformer(cfg: MotionModelConfig) -> None:
     motion_valid = np.arange(w)[None] < np.array([w, w - 3, 5])[:, None]
     noisy = rng.normal(size=(b, w, MOTION_DIM)).astype(np.float32)
     t = np.array([0.05, 0.5, 0.99], np.float32)
-    controls = wishes(rng, b, w)
+    controls = random_controls(rng, b, w)
 
     model, variables = MotionModel(cfg), {"params": params}
     tokens = model.apply(variables, features, heard, keep, method="encode")
@@ -106,7 +106,7 @@ def test_rolling_step(guided: tuple[str, ...]) -> None:
     for i in range(4):
         audio = rng.normal(size=(2, 4, LITE.features.dim)).astype(np.float32)
         valid = np.array([[True] * 4, [True, True, i < 2, False]])
-        controls = wishes(rng, 2, 4)
+        controls = random_controls(rng, 2, 4)
         active = np.array([True, i != 1])
         reset = np.array([i == 3, i == 0])
         # Our noise of the frames that the step is about to make.

@@ -55,9 +55,9 @@ def test_what_is_no_message_is_refused(text):
 
 def test_controls():
     steer = protocol.read_controls({"type": "controls", "gaze": [10, -5], "emotion": {"sad": 1}})
-    assert steer.wishes == {"gaze": [10.0, -5.0], "emotion": {"sad": 1.0}} and steer.pose is None
-    assert protocol.read_controls({"pose": [1, 2, 3]}).wishes is None
-    assert protocol.read_controls({"gaze": None}).wishes == {}
+    assert steer.controls == {"gaze": [10.0, -5.0], "emotion": {"sad": 1.0}} and steer.pose is None
+    assert protocol.read_controls({"pose": [1, 2, 3]}).controls is None
+    assert protocol.read_controls({"gaze": None}).controls == {}
     for bad in ({"gaze": [1]}, {"gaze": [[0, 1, 2]]}, {"distance": "near"}, {"pose": [1, 2]},
                 {"pose": [1, 2, float("inf")]}, {"emotion": ["sad"]}, {"zoom": 1},
                 {"distance": True}, {"distance": 10**400}):  # fmt: skip

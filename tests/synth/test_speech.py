@@ -152,7 +152,7 @@ def test_one_seed_one_performance(speech):
     assert a.motion.dtype == np.float32
 
 
-def test_wishes_are_obeyed(speech):
+def test_controls_are_obeyed(speech):
     act = performance.perform(
         speech, seed=5, emotion="happy", strength=0.9, distance=0.8, gaze=(0.3, -0.1)
     )

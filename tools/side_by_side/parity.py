@@ -85,13 +85,13 @@ def motion_layers(table: Table, scene: Scene, part: str) -> None:
     table.add("audio encoder", tokens, net.encode(q(features), q(valid), {}), 10)
     noisy = rng.normal(size=(b, w, MOTION_DIM)).astype(np.float32)
     past = rng.normal(size=(b, k, MOTION_DIM)).astype(np.float32)
-    there, shown, wishes = np.ones((b, k), bool), np.ones((b, w), bool), Controls.none(b, w)
+    there, shown, rows = np.ones((b, k), bool), np.ones((b, w), bool), Controls.none(b, w)
     t = np.array([0.7], np.float32)
     expected = jax.jit(lambda v: ours.apply(
         v, noisy, t, method="denoise", audio_BAD=tokens, past_BKM=past, past_valid_BK=there,
-        motion_valid_BT=shown, controls=wishes, keep={},
+        motion_valid_BT=shown, controls=rows, keep={},
     ))(variables)  # fmt: skip
-    prepared = net.prepare(q(tokens), q(past), q(there), None, q(wishes), {})
+    prepared = net.prepare(q(tokens), q(past), q(there), None, q(rows), {})
     table.add("motion transformer", expected, net.denoise(q(noisy), q(t), prepared), 20)
     state = rolling.init_state(model, jnp.arange(b))
     inputs = window_inputs(model, cfg, b)

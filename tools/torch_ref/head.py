@@ -107,11 +107,11 @@ def absolute_pose(motion_BM: Tensor, placement_B3: Tensor) -> Pose:
 def drive(portrait_M: Tensor, placement_3: Tensor, motion_BM: Tensor, share_E: Tensor) -> Pose:
     """Driving motions added to one portrait; ``share_E`` is ``head.resting_share()``."""
     rot = rotation(*(portrait_M[POSE] + motion_BM[:, POSE])[:, :3].unbind(1))
-    own, wish = portrait_M[EXPRESSION], motion_BM[:, EXPRESSION]
-    columns = list((share_E * own + wish).unbind(1))
+    own, asked = portrait_M[EXPRESSION], motion_BM[:, EXPRESSION]
+    columns = list((share_E * own + asked).unbind(1))
     for i in BLINKS:  # narrow eyes stay narrow and still close fully
         closed = 0.8 * own[i]
-        columns[i] = closed + (1 - closed) * wish[:, i]
+        columns[i] = closed + (1 - closed) * asked[:, i]
     expression = torch.stack(columns, 1).clamp(0.0, 1.15)
     return Pose(rot, move_placement(placement_3, motion_BM), expression, motion_BM[:, GAZE])
 

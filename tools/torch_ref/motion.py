@@ -1,6 +1,6 @@
 """Stage 2's networks: audio encoder and motion transformer (``vasa_jax/motion``, ``audio``).
 
-What does not depend on the diffusion time (audio, past, wishes) is embedded once per window by
+What does not depend on the diffusion time (audio, past, controls) is embedded once per window by
 ``MotionModel.prepare``; ``denoise`` then runs once per sampler step. XLA finds the same invariant
 part of its loop by itself.
 """
@@ -55,7 +55,7 @@ class AudioEncoder(nn.Module):
 
 
 class ControlEmbedding(nn.Module):
-    """Wishes per frame to vectors (B, T, width), with a learned null for each that is not there."""
+    """Controls per frame to vectors (B, T, width), a learned null for what is not there."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -202,12 +202,12 @@ class MotionTransformer(nn.Module):
     ) -> Prepared:  # fmt: skip
         c, (batch, past) = self.cfg, past_BKM.shape[:2]
         frames = audio_BAD.shape[1] - past
-        wishes_BTD = self.controls(controls, keep)
+        control_BTD = self.controls(controls, keep)
         if motion_valid_BT is None:
-            mean = wishes_BTD.mean(1)
+            mean = control_BTD.mean(1)
         else:
-            weight = motion_valid_BT[..., None].to(wishes_BTD.dtype)
-            mean = (wishes_BTD * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+            weight = motion_valid_BT[..., None].to(control_BTD.dtype)
+            mean = (control_BTD * weight).sum(1) / weight.sum(1).clamp(min=1.0)
         condition = self.condition(mean) + self.type_condition
         given = past_valid_BK[..., None]
         clean = self.past_in(torch.where(given, past_BKM, 0.0))
@@ -218,7 +218,7 @@ class MotionTransformer(nn.Module):
             motion_BTD = motion_BTD + aligned[:, past:]
             past_BKD = past_BKD + aligned[:, :past]
         if c.frame_controls:
-            motion_BTD = motion_BTD + wishes_BTD
+            motion_BTD = motion_BTD + control_BTD
         device = past_BKM.device
         before = torch.arange(-past, 0, device=device)
         window = torch.arange(frames, device=device)

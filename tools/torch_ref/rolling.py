@@ -90,7 +90,7 @@ class Rolling:
         self._embed, self._ddim = compiled(self.embed), compiled(self.ddim)
 
     def embed(
-        self, features: Tensor, valid: Tensor, past: Tensor, past_valid: Tensor, wishes: Controls
+        self, features: Tensor, valid: Tensor, past: Tensor, past_valid: Tensor, rows: Controls
     ) -> Prepared:
         """The sound encoded and all branches of guidance prepared, (1 + C) B rows."""
         names, batch = self.cfg.guided, len(past)
@@ -99,7 +99,7 @@ class Rolling:
         keep = {name: branch != 1 + i for i, name in enumerate(names)}
         tokens = self.net.encode(repeat(features, count), repeat(valid, count), keep)
         return self.net.prepare(
-            tokens, repeat(past, count), repeat(past_valid, count), None, repeat(wishes, count),
+            tokens, repeat(past, count), repeat(past_valid, count), None, repeat(rows, count),
             keep,
         )  # fmt: skip
 
@@ -143,8 +143,8 @@ class Rolling:
         features = torch.nn.functional.pad(features, (0, 0, 0, missing))
         valid = torch.cat([past_heard, valid_BA], 1)
         valid = torch.nn.functional.pad(valid, (0, missing))
-        wishes = Controls(*(_held(x, frames) for x in controls))
-        prepared = self._embed(features, valid, state.past_motion, past_valid, wishes)
+        rows = Controls(*(_held(x, frames) for x in controls))
+        prepared = self._embed(features, valid, state.past_motion, past_valid, rows)
         if audio.is_cuda:
             prepared = _cloned(prepared)
         if noise is None:

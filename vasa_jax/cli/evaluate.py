@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     controls.add_argument("--portraits", metavar="DIR", required=True, help="folder or one image")
     controls.add_argument("--speech", metavar="FILE", required=True, help="what is said meanwhile")
     controls.add_argument("--most", type=int, default=3, help="portraits (default 3)")
-    controls.add_argument("--seconds", type=float, default=4.0, help="per wish (default 4)")
+    controls.add_argument("--seconds", type=float, default=4.0, help="per control (default 4)")
     controls.add_argument(
         "--only", choices=CONTROLS, action="append", help="only this control; may be repeated"
     )
@@ -352,7 +352,7 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.core.errors import UserError
     from vasa_jax.core.types import EMOTIONS, SAMPLE_RATE_HZ
     from vasa_jax.evaluate import controls
-    from vasa_jax.generate.controls import wishes
+    from vasa_jax.generate.controls import controls as asked_for
     from vasa_jax.generate.talker import Talker
     from vasa_jax.io.audio import read_audio
     from vasa_jax.metrics import identity
@@ -382,16 +382,16 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         shown: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
         base: controls.Look | None = None
         for kind, value in asked:
-            wish: dict[str, Any] = {"gaze": [0.0, 0.0], "distance": 1.0}
+            wanted: dict[str, Any] = {"gaze": [0.0, 0.0], "distance": 1.0}
             if kind == "emotion":
-                wish = {"emotion": {value: 1.0}}
+                wanted = {"emotion": {value: 1.0}}
             elif kind != "neutral":
-                wish[kind] = list(value) if kind == "gaze" else value
+                wanted[kind] = list(value) if kind == "gaze" else value
             elif kind == "neutral":
-                wish["emotion"] = {"neutral": 1.0}
+                wanted["emotion"] = {"neutral": 1.0}
             frames = list(
                 talker.generate(
-                    speech, controls=wishes(**wish), seed=args.seed, sampler=args.sampler,
+                    speech, controls=asked_for(**wanted), seed=args.seed, sampler=args.sampler,
                     steps=args.steps, frame="crop", mark=False,
                 )
             )  # fmt: skip

@@ -234,7 +234,7 @@ def _complete(args: argparse.Namespace) -> None:
         raise UserError(f"{missing} missing; give them, or --example for the bundled ones")
 
 
-def _controls(args: argparse.Namespace) -> asked.Wishes:
+def _controls(args: argparse.Namespace) -> asked.ControlTracks:
     distance = None
     if args.distance is not None:
         try:
@@ -243,12 +243,12 @@ def _controls(args: argparse.Namespace) -> asked.Wishes:
             raise UserError(
                 f"--distance wants a number, as in 0.8; got {args.distance!r}"
             ) from None
-    here = asked.wishes(
+    here = asked.controls(
         gaze=None if args.gaze is None else asked.parse_gaze(args.gaze),
         distance=distance,
         emotion=asked.parse_emotions(args.emotion or ()),
     )
-    return here.over(asked.read_wishes(args.controls)) if args.controls else here
+    return here.over(asked.read_controls(args.controls)) if args.controls else here
 
 
 def _guidance(args: argparse.Namespace) -> dict[str, float] | None:

@@ -72,7 +72,7 @@ class Controls(NamedTuple):
 
     @staticmethod
     def none(*lead: int) -> Controls:
-        """No wish at all, for arrays of leading shape ``lead`` (batch..., T)."""
+        """Nothing is asked, for arrays of leading shape ``lead`` (batch..., T)."""
         z = np.zeros(lead, np.float32)
         return Controls(
             gaze=np.zeros((*lead, 2), np.float32),

@@ -118,7 +118,7 @@ def recognise_emotion(change_8: np.ndarray) -> tuple[str, float]:
 
 
 def judge(kind: str, asked: Any, seen: Look, base: Look) -> dict[str, Any]:
-    """What was measured for one wish, and its error."""
+    """What was measured for one control, and its error."""
     if kind == "gaze":
         got = seen.gaze_deg - base.gaze_deg
         return {"measured": got.tolist(), "error_deg": float(np.linalg.norm(got - asked))}
@@ -151,7 +151,7 @@ def blink_frames(frames: Sequence[np.ndarray], seen: Look, *, around: int = 4) -
 
 
 def line(row: dict[str, Any]) -> str:
-    """One wish in words."""
+    """One control in words."""
     if row["kind"] == "gaze":
         yaw, pitch = row["measured"]
         return (f"gaze {row['asked'][0]:+.0f}, {row['asked'][1]:+.0f} -> {yaw:+.1f}, {pitch:+.1f}"

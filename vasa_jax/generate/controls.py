@@ -1,6 +1,6 @@
 """What the user asks of the motion: numbers and tracks over time become ``Controls``.
 
-A wish is a constant or a track of (time, value...) points, linear between points and constant
+A control is a constant or a track of (time, value...) points, linear between points and constant
 before the first and after the last. Angles are degrees here, as people give them, and radians in
 ``Controls``; positive yaw looks towards the right edge of the picture, positive pitch up.
 """
@@ -40,22 +40,22 @@ Track = np.ndarray  # (P, 1 + values): time in s, then the values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wishes:
+class ControlTracks:
     """Tracks of what is asked for; None, or a missing emotion, leaves the choice to the model."""
 
     gaze_deg: Track | None = None  # (P, 3)
     distance: Track | None = None  # (P, 2)
     emotion: Mapping[str, Track] = dataclasses.field(default_factory=dict)  # name -> (P, 2)
 
-    def over(self, other: Wishes) -> Wishes:
-        """These wishes, and those of ``other`` where nothing is said here."""
-        return Wishes(
+    def over(self, other: ControlTracks) -> ControlTracks:
+        """These controls, and those of ``other`` where nothing is said here."""
+        return ControlTracks(
             gaze_deg=other.gaze_deg if self.gaze_deg is None else self.gaze_deg,
             distance=other.distance if self.distance is None else self.distance,
             emotion={**other.emotion, **self.emotion},
         )
 
-    def controls(self, num_frames: int, *, start: int = 0) -> Controls:
+    def rows(self, num_frames: int, *, start: int = 0) -> Controls:
         """Rows for ``num_frames`` video frames from frame ``start`` on, leading shape (T,)."""
         out = Controls.none(num_frames)
         on = np.ones(num_frames, np.float32)
@@ -73,17 +73,17 @@ class Wishes:
         return out
 
 
-def wishes(
+def controls(
     *,
     gaze: Sequence[Any] | None = None,
     distance: Any = None,
     emotion: Mapping[str, Any] | None = None,
-) -> Wishes:
-    """Checked wishes from plain numbers and lists, as ``FORMAT`` describes them.
+) -> ControlTracks:
+    """Checked controls from plain numbers and lists, as ``FORMAT`` describes them.
 
     Raises UserError, naming the entry, on unknown emotions, numbers out of range and bad tracks.
     """
-    return Wishes(
+    return ControlTracks(
         gaze_deg=None if gaze is None else _gaze(gaze),
         distance=None if distance is None else _distance(distance),
         emotion={
@@ -93,8 +93,8 @@ def wishes(
     )
 
 
-def read_wishes(path: str | os.PathLike[str]) -> Wishes:
-    """Wishes from a JSON file in ``FORMAT``. Raises UserError on anything else."""
+def read_controls(path: str | os.PathLike[str]) -> ControlTracks:
+    """Controls from a JSON file in ``FORMAT``. Raises UserError on anything else."""
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
@@ -110,7 +110,7 @@ def read_wishes(path: str | os.PathLike[str]) -> Wishes:
                 raise UserError(f"no control {name!r}{near(name, ('gaze', 'distance', 'emotion'))}")
         if not isinstance(data.get("emotion", {}), dict):
             raise UserError('emotion: expected an object like {"happy": 0.8}')
-        return wishes(**data)
+        return controls(**data)
     except UserError as error:
         raise UserError(f"controls {os.fspath(path)}: {error}") from error
 

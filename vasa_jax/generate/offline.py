@@ -122,8 +122,8 @@ def generate_motion(
         x = np.asarray(x, np.float32)
         return np.concatenate([x, np.zeros((length - total, *x.shape[1:]), np.float32)])
 
-    features_AD, wishes = pad(features_TD), Controls(*(pad(x) for x in controls))
-    wishes = wishes._replace(distance=np.where(wishes.distance > 0, wishes.distance, 1.0))
+    features_AD, rows = pad(features_TD), Controls(*(pad(x) for x in controls))
+    rows = rows._replace(distance=np.where(rows.distance > 0, rows.distance, 1.0))
     valid_A = np.arange(length) < total
     scale_arrays = {n: np.asarray(s, np.float32) for n, s in scales.items()}
     bounds = None if interval is None else tuple(np.asarray(t, np.float32) for t in interval)
@@ -133,7 +133,7 @@ def generate_motion(
         part = slice(i * chunk, (i + 1) * chunk + ahead)
         state, motion = roll_chunk(
             model, cfg, params, state, features_AD[None, part], valid_A[None, part],
-            Controls(*(x[None, part] for x in wishes)), scale_arrays, bounds,
+            Controls(*(x[None, part] for x in rows)), scale_arrays, bounds,
         )  # fmt: skip
         out.append(np.asarray(table.denormalize(np.asarray(motion)[0])))
         if progress is not None:
@@ -169,12 +169,12 @@ def roll_chunk(
     def body(state: RollingState, index: jax.Array):
         start = index * hop
         audio, valid = cut(features_BAD, start), cut(valid_BA, start)
-        wishes = jax.tree.map(lambda x: cut(x, start), controls)
+        rows = jax.tree.map(lambda x: cut(x, start), controls)
         active = valid[:, :hop].any(1)
 
         def advance(state: RollingState):
             return rolling.step(
-                params, model, cfg, state, audio, valid, wishes, scales,
+                params, model, cfg, state, audio, valid, rows, scales,
                 active_B=active, reset_B=jnp.zeros((batch,), bool), interval=interval,
             )  # fmt: skip
 

@@ -130,7 +130,7 @@ kept_init_state = Program(init_state, static=("model",))  # one program instead 
 def branches(guidance: Mapping[str, float]) -> dict[str, float]:
     """The scales that get a branch of the network, in their order: all but zeros.
 
-    Also where nobody has the wish now: live, one may come at any hop, and offline is to be its
+    Also where nobody asks for it now: live, somebody may at any hop, and offline is to be its
     equal to the bit.
     """
     return {name: float(scale) for name, scale in guidance.items() if scale}
@@ -172,7 +172,7 @@ def step(
     Args:
         audio_BAD: features of ``hop + lookahead`` frames, from the next frame on.
         valid_BA: False where there is no sound (after the end); such frames may hold anything.
-        controls: wishes for the same frames.
+        controls: rows of the same frames.
         scales: guidance scale of each of ``cfg.guided``: arrays, scalar or ``(B,)``.
         active_B: streams that advance; others keep their state and return zeros.
         reset_B: streams that start anew before this step: frame 0, no past.
@@ -200,11 +200,11 @@ def step(
         [state.past_audio, audio, jnp.zeros((batch, missing, audio.shape[-1]))], axis=1
     )
     valid = jnp.concatenate([past_heard, valid_BA, jnp.zeros((batch, missing), bool)], axis=1)
-    wishes = jax.tree.map(lambda x: _held(x, frames), controls)
+    held = jax.tree.map(lambda x: _held(x, frames), controls)
 
     seen = Seen(
         features=features, audio_valid=valid, past=state.past_motion, past_valid=past_valid,
-        motion_valid=jnp.ones((batch, frames), bool), controls=wishes, keep={},
+        motion_valid=jnp.ones((batch, frames), bool), controls=held, keep={},
     )  # fmt: skip
     denoise = guided_denoiser(
         model, params, seen, {name: scales[name] for name in cfg.guided}, interval=interval

@@ -1,7 +1,7 @@
 """The public API: a release and a portrait make a talker, a talker and speech make frames.
 
     talker = Talker(load_release("lite"), "portrait.jpg")
-    for frame in talker.generate("speech.wav", controls=wishes(gaze=[15, 0])):
+    for frame in talker.generate("speech.wav", controls=controls(gaze=[15, 0])):
         ...                                       # uint8 (Y, X, 3), 25 per second
     talker.report()                               # what it cost
 
@@ -36,7 +36,7 @@ from vasa_jax.face.find.quality import Flaw, flaws
 from vasa_jax.face.head.fit import FaceFit, fit_portrait
 from vasa_jax.face.warp.autoencoder import Appearance, from_uint8
 from vasa_jax.face.warp.detail import portrait_detail
-from vasa_jax.generate.controls import Wishes
+from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.engine import engine_for
 from vasa_jax.generate.finish.blinks import add_blinks
 from vasa_jax.generate.finish.steady import calm, settle
@@ -158,7 +158,7 @@ class Talker:
         self,
         speech: Path | np.ndarray,
         *,
-        controls: Wishes | Controls | None = None,
+        controls: ControlTracks | Controls | None = None,
         seed: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
@@ -186,8 +186,8 @@ class Talker:
         engine = self.engine
         features = speech_features(engine.motion_config, samples)
         total = len(features)
-        if controls is None or isinstance(controls, Wishes):
-            controls = (controls or Wishes()).controls(total)
+        if controls is None or isinstance(controls, ControlTracks):
+            controls = (controls or ControlTracks()).rows(total)
         motion = generate_motion(
             engine.motion_config,
             params,
@@ -210,7 +210,7 @@ class Talker:
         self,
         speech: Path | np.ndarray,
         *,
-        controls: Wishes | Controls | None = None,
+        controls: ControlTracks | Controls | None = None,
         seed: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
@@ -222,7 +222,7 @@ class Talker:
         """Frames uint8 (Y, X, 3), 25 per second, as many as the speech fills.
 
         Args:
-            controls: ``wishes(...)``, or ``Controls`` with one row per frame.
+            controls: ``controls(...)``, or ``Controls`` with one row per frame.
             seed: the same seed on the same machine gives the same frames, but for the time that the
                 mark says.
             sampler, steps, guidance: of the diffusion; None in all takes the release's own way.
@@ -299,7 +299,7 @@ class Talker:
         audio: Any = None,
         *,
         rate: int = SAMPLE_RATE_HZ,
-        controls: Wishes | None = None,
+        controls: ControlTracks | None = None,
         pose: Sequence[float] = (0.0, 0.0, 0.0),
         seed: int = 0,
         frame: Literal["full", "crop"] = "full",
@@ -315,7 +315,7 @@ class Talker:
         Args:
             audio: samples (S,), or an iterator, async or not, of pieces of any size, mono at
                 ``rate`` Hz; None: feed it by ``push``.
-            controls, pose: wishes and a bias (yaw, pitch, roll in degrees), until ``ask``.
+            controls, pose: what to follow, and a bias (yaw, pitch, roll in degrees), until ``ask``.
             pace: by the clock, 25 a second; False: as fast as frames are made.
             microphone: the sound is the present; what can't be answered in time is dropped.
             mark: False leaves out the invisible mark; for measuring the pictures alone.
@@ -325,7 +325,9 @@ class Talker:
         """
         from vasa_jax.generate.live import stream as realtime
 
-        asked = realtime.Asked(wishes=controls or Wishes(), pose_deg=realtime.checked_pose(pose))
+        asked = realtime.Asked(
+            controls=controls or ControlTracks(), pose_deg=realtime.checked_pose(pose)
+        )
         return realtime.LiveStream(
             realtime.live_engine(self.engine, live), self, rate=rate, seed=seed, asked=asked,
             frame=frame, pace=pace, microphone=microphone, mark=mark, audio=audio,

@@ -151,7 +151,7 @@ def expected_aperture(phonemes: list[Phoneme], num_frames: int, *, fps: float = 
 
     Co-articulation by dominance functions (Cohen & Massaro 1993): every sound asks for its
     aperture with a strength that fades as a Gaussian around ``lip_time``; the curve is the weighted
-    mean of all wishes, ``REST`` being always there.
+    mean of all demands, ``REST`` being always there.
     """
     middle = (np.arange(num_frames) + 0.5) / fps
     total = np.full(num_frames, REST[0] * REST[1])

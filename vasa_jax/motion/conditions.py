@@ -1,4 +1,4 @@
-"""What the motion is asked to follow, and how each wish is left out.
+"""What the motion is asked to follow, and how each condition is left out.
 
 Conditions are audio, past (motion and audio together), gaze, distance and emotion. Each control
 has a learned null, used where the user does not ask (``*_on`` = 0) or where training or guidance

@@ -70,7 +70,7 @@ class MotionTransformer(nn.Module):
                 happened in the encoder.
             past_BKM: clean past motion; not looked at where ``past_valid_BK`` is False.
             motion_valid_BT: False hides a frame of the window (shorter live windows).
-            controls: wishes for the T frames; ``keep`` drops conditions per example.
+            controls: rows of the T frames; ``keep`` drops conditions per example.
         """
         c = self.cfg
         batch, frames, _ = noisy_BTM.shape

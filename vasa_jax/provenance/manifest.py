@@ -52,7 +52,7 @@ class Claim:
     release: str
     release_sha256: str
     version: str  # of this software
-    settings: dict[str, Any]  # JSON: seed, sampler, wishes ...
+    settings: dict[str, Any]  # JSON: seed, sampler, controls ...
     consent: str | None = None
     mark: dict[str, Any] | None = None  # the invisible mark's payload
 

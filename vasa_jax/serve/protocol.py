@@ -70,9 +70,9 @@ class Start:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steer:
-    """Controls of a message: what ``wishes()`` takes, and a pose bias or None for "unchanged"."""
+    """Controls of a message: what ``controls()`` takes, and a pose bias or None for "unchanged"."""
 
-    wishes: Mapping[str, Any] | None = None
+    controls: Mapping[str, Any] | None = None
     pose: tuple[float, float, float] | None = None
 
 
@@ -119,30 +119,31 @@ def read_start(message: Mapping[str, Any]) -> Start:
 def read_controls(table: Mapping[str, Any]) -> Steer:
     """Checks controls: ``gaze``, ``distance``, ``emotion`` (all three together) and ``pose``.
 
-    An entry that is null, or absent while another wish is given, asks for nothing. Constants only.
+    An entry that is null, or absent while another control is given, asks for
+    nothing. Constants only.
     """
     unknown = sorted(set(table) - {"type", "gaze", "distance", "emotion", "pose"})
     if unknown:
         raise Refused("bad_request", f"no control {unknown[0][:40]!r}")
-    wished: dict[str, Any] | None = None
+    asked: dict[str, Any] | None = None
     if set(table) & {"gaze", "distance", "emotion"}:
-        wished = {}
+        asked = {}
         if table.get("gaze") is not None:
-            wished["gaze"] = _numbers(table["gaze"], 2, "gaze")
+            asked["gaze"] = _numbers(table["gaze"], 2, "gaze")
         if table.get("distance") is not None:
-            wished["distance"] = _numbers([table["distance"]], 1, "distance")[0]
+            asked["distance"] = _numbers([table["distance"]], 1, "distance")[0]
         if table.get("emotion") is not None:
             emotion = table["emotion"]
             if not isinstance(emotion, dict) or len(emotion) > 8:
                 raise Refused("bad_request", 'emotion: expected an object like {"happy": 0.7}')
-            wished["emotion"] = {
+            asked["emotion"] = {
                 str(k)[:40]: _numbers([v], 1, "emotion")[0] for k, v in emotion.items()
             }
     pose = table.get("pose")
     if pose is None:
-        return Steer(wishes=wished)
+        return Steer(controls=asked)
     yaw, pitch, roll = _numbers(pose, 3, "pose")
-    return Steer(wishes=wished, pose=(yaw, pitch, roll))
+    return Steer(controls=asked, pose=(yaw, pitch, roll))
 
 
 def read_samples(data: bytes, format: str) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.generate.controls import wishes
+from vasa_jax.generate.controls import controls
 from vasa_jax.generate.live.stream import LiveFrame, LiveStream
 from vasa_jax.serve import fmp4, protocol
 from vasa_jax.serve.protocol import Refused, Start
@@ -276,4 +276,4 @@ class Session:
 def steer_stream(stream: LiveStream, table: dict[str, Any]) -> None:
     """Controls of a message given to a stream. Raises Refused or UserError."""
     steer = protocol.read_controls(table)
-    stream.ask(None if steer.wishes is None else wishes(**steer.wishes), pose=steer.pose)
+    stream.ask(None if steer.controls is None else controls(**steer.controls), pose=steer.pose)

@@ -260,12 +260,12 @@ def drive(portrait_motion_54: jax.Array, placement_3: jax.Array, motion_54: jax.
     pose = portrait_motion_54[POSE] + motion_54[POSE]
     rot = rotation(pose[0], pose[1], pose[2])
     placed = move_placement(placement_3, motion_54)
-    own, wish = portrait_motion_54[EXPRESSION], motion_54[EXPRESSION]
-    expression = jnp.asarray(resting_share()) * own + wish
+    own, asked = portrait_motion_54[EXPRESSION], motion_54[EXPRESSION]
+    expression = jnp.asarray(resting_share()) * own + asked
     for name in ("eyeBlink_L", "eyeBlink_R"):  # narrow eyes stay narrow and still close fully
         i = EXPRESSION_NAMES.index(name)
         closed = 0.8 * own[i]
-        expression = expression.at[i].set(closed + (1 - closed) * wish[i])
+        expression = expression.at[i].set(closed + (1 - closed) * asked[i])
     return Pose(rot, placed, jnp.clip(expression, 0.0, 1.15), motion_54[GAZE])
 
 

@@ -24,7 +24,7 @@ ANGLES = [MOTION_INDEX[name] for name in ("yaw", "pitch", "roll")]
 PLACE = [MOTION_INDEX[name] for name in ("tx", "ty", "log_scale")]
 HELD = 0.8  # share of the slow part of the place that is taken away
 FARTHEST = np.radians([25.0, 18.0, 15.0]).astype(np.float32)  # of ANGLES, approached, not reached
-SETTLE_SECONDS = 0.6  # wishes own what is slower than this, the model what is faster
+SETTLE_SECONDS = 0.6  # controls own what is slower than this, the model what is faster
 NEAR = 1.2  # lips nearer than their usual gap over this close; at no gap at all to the full
 SPEAKING_CM = 0.1  # usual gap below which nobody speaks and nothing is brought together
 FOLLOW = 0.85  # share of its way to the model's angles that the head covers in a frame
@@ -33,7 +33,7 @@ FOLLOW = 0.85  # share of its way to the model's angles that the head covers in 
 def held_place(controls: Controls) -> tuple[np.ndarray, np.ndarray]:
     """Goals (T, 3) of the slow part of ``PLACE``, and how firmly it is drawn there, (T, 3).
 
-    The portrait's own place; a wish for a distance wins over that, and is kept to the full.
+    The portrait's own place; a distance that is asked for wins over that, and is kept to the full.
     """
     on = np.asarray(controls.distance_on, np.float32)
     ratio = np.where(on > 0, np.asarray(controls.distance, np.float32), 1.0)

@@ -117,7 +117,8 @@ class LiveMotion:
         )
         self._advance(
             self._new_state(), features, np.ones(features.shape[:2], bool),
-            _no_wishes(self.places, self.frames), nobody, nobody, np.zeros(self.places, np.uint32),
+            _no_controls(self.places, self.frames), nobody, nobody,
+            np.zeros(self.places, np.uint32),
         )  # fmt: skip
         self._warm = True
 
@@ -198,7 +199,7 @@ class LiveMotion:
         """Of each place that asked: motion, and where it is loud."""
         hop, places = self.cfg.hop, self.places
         features, valid = self._rest.copy(), np.ones((places, self.frames), bool)
-        controls = _no_wishes(places, self.frames)
+        controls = _no_controls(places, self.frames)
         for r in requests:
             if r.samples.shape != (self.frames, SAMPLES_PER_FRAME):
                 raise ValueError(f"a hop takes {self.frames} frames of sound")
@@ -230,6 +231,6 @@ class LiveMotion:
         return state, np.asarray(motion)
 
 
-def _no_wishes(places: int, frames: int) -> Controls:
+def _no_controls(places: int, frames: int) -> Controls:
     """Controls (places, frames) that ask for nothing, to be written into."""
     return Controls(*(np.array(x) for x in Controls.none(places, frames)))

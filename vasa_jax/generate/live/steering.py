@@ -2,8 +2,8 @@
 
 Live there is no looking ahead, so everything here is causal and works frame by frame:
 
-* wishes (gaze, distance, emotion) and a bias of the head's pose may change at any time; they glide
-  to their new value within ``GLIDE_S`` instead of jumping;
+* controls (gaze, distance, emotion) and a bias of the head's pose may change at any time; they
+  glide to their new value within ``GLIDE_S`` instead of jumping;
 * the slow part of gaze and distance becomes what was asked for, an emotion's face is there at the
   least, lips on their way to touch do, and the head keeps near its place (``steady.settle`` with
   the mean of the past in place of a centred one);
@@ -22,14 +22,14 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
-from vasa_jax.generate.controls import Wishes
+from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.finish.blinks import Blinker
 from vasa_jax.generate.finish.steady import ANGLES, HELD, PLACE, calm, closing, held_place, lacking
 from vasa_jax.motion.arkit.emotions import asked_feeling
 from vasa_jax.motion.arkit.lips import pressed
 
-GLIDE_S = 0.15  # time constant towards a new wish
-SLOW_S = 0.3  # wishes own what is slower than this, the model what is faster
+GLIDE_S = 0.15  # time constant towards a new value
+SLOW_S = 0.3  # controls own what is slower than this, the model what is faster
 MAX_POSE_DEG = (25.0, 20.0, 20.0)  # yaw, pitch, roll of the bias
 QUIET_DB = -50.0  # power of a frame, as the nets hear it, below which nobody speaks
 QUIET_FRAMES = 6  # of quiet before the lips are closed: pauses within words stay the model's
@@ -48,9 +48,9 @@ OPENERS = tuple(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Wishes and the bias of the head's pose, (yaw, pitch, roll) in degrees."""
+    """Controls and a bias of the head's pose, (yaw, pitch, roll) in degrees."""
 
-    wishes: Wishes = dataclasses.field(default_factory=Wishes)
+    controls: ControlTracks = dataclasses.field(default_factory=ControlTracks)
     pose_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
@@ -69,7 +69,7 @@ def checked_pose(pose: Sequence[float]) -> tuple[float, float, float]:
 
 
 class Steering:
-    """One stream's wishes over time and the finish of its motion."""
+    """One stream's controls over time and the finish of its motion."""
 
     def __init__(self, *, seed: int, asked: Asked | None = None):
         self._asked, self._since = asked or Asked(), 0
@@ -80,12 +80,12 @@ class Steering:
         self._quiet, self._open = 0, 1.0
 
     def ask(self, asked: Asked, *, frame: int) -> None:
-        """New wishes from ``frame`` on; tracks in them count their time from there."""
+        """New controls from ``frame`` on; tracks in them count their time from there."""
         self._asked, self._since = asked, frame
 
-    def controls(self, frame: int, count: int) -> Controls:
+    def rows(self, frame: int, count: int) -> Controls:
         """Rows for frames ``frame`` to ``frame + count``, as they are asked for (no glide)."""
-        return self._asked.wishes.controls(count, start=max(0, frame - self._since))
+        return self._asked.controls.rows(count, start=max(0, frame - self._since))
 
     def finish(
         self, motion_TM: np.ndarray, controls: Controls, loud_T: Sequence[bool]

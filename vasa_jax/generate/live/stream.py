@@ -3,7 +3,7 @@
     async with talker.stream(pieces, rate=22050) as stream:   # any iterator of samples
         async for frame in stream:        # index, time, picture (uint8), sound, timings
             show(frame.picture)
-    stream.ask(wishes(gaze=(15, 0)))      # acts within a hop, while it speaks
+    stream.ask(controls(gaze=(15, 0)))      # acts within a hop, while it speaks
     stream.interrupt()                    # silence from the next hop on
 
 Without an iterator, ``push`` feeds the stream and ``finish`` ends it. ``tools/live_voice`` speaks
@@ -48,7 +48,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
-from vasa_jax.generate.controls import Wishes
+from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.live.engine import LiveConfig as LiveConfig
 from vasa_jax.generate.live.engine import LiveEngine
 from vasa_jax.generate.live.engine import live_engine as live_engine
@@ -169,13 +169,15 @@ class LiveStream:
             self._finished = True
             self._changed.set()
 
-    def ask(self, controls: Wishes | None = None, *, pose: Sequence[float] | None = None) -> None:
-        """New wishes, and a bias of the head's pose (yaw, pitch, roll in degrees).
+    def ask(
+        self, controls: ControlTracks | None = None, *, pose: Sequence[float] | None = None
+    ) -> None:
+        """New controls, and a bias of the head's pose (yaw, pitch, roll in degrees).
 
         Both hold from the next hop on; None keeps what there is. Tracks count from now.
         """
         self.asked = Asked(
-            wishes=self.asked.wishes if controls is None else controls,
+            controls=self.asked.controls if controls is None else controls,
             pose_deg=self.asked.pose_deg if pose is None else checked_pose(pose),
         )
         self._steering.ask(self.asked, frame=self.timeline.taken)
@@ -381,7 +383,7 @@ class LiveStream:
                 self._forget = False
             real = np.arange(need) * SAMPLES_PER_FRAME < self.timeline.waiting_samples
             sound, said = self.timeline.look(need)
-            controls = steering.controls(first, need)
+            controls = steering.rows(first, need)
             self.timeline.take(cfg.hop)
             self._room.set()
             lost = late > cfg.lost_ms
