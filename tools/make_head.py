@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION_NAMES
+from vasa_jax.core.arkit import EXPRESSION_NAMES
 from vasa_jax.face.head.head import GROUPS, LIDS_SHUT_CM
 from vasa_jax.synth.person.mesh_head import LID_PAIRS
 

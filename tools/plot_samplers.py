@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import vasa_jax
-from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_INDEX, SAMPLE_RATE_HZ, Controls
+from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.engine import engine_for

@@ -247,7 +247,7 @@ class Sums:
 
     def add(self, motion_TM: np.ndarray, last_M: np.ndarray | None) -> np.ndarray:
         """Adds frames; ``last_M`` is the frame before them. Returns the last one."""
-        from vasa_jax.core.types import MOTION_INDEX
+        from vasa_jax.core.arkit import MOTION_INDEX
 
         m = motion_TM.astype(np.float64)
         before = m[:1] if last_M is None else last_M[None]
@@ -260,8 +260,8 @@ class Sums:
 
     def measures(self) -> dict[str, float]:
         """Mean, spread and change from frame to frame of each group of the motion vector."""
-        from vasa_jax.core.types import MOTION_INDEX, POSE_NAMES
-        from vasa_jax.motion.latents import GROUPS
+        from vasa_jax.core.arkit import GROUPS, MOTION_INDEX
+        from vasa_jax.core.types import POSE_NAMES
 
         mean = self.sum / self.count
         variance = np.maximum(self.square / self.count - mean**2, 0.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
 from vasa_jax.generate.talker import Talker
 
 

@@ -88,7 +88,7 @@ def test_operations_of_the_motion_model_agree_with_the_compiler():
 
 
 def test_operations_of_the_face_agree_with_the_compiler():
-    from vasa_jax.core.types import MOTION_DIM
+    from vasa_jax.core.arkit import MOTION_DIM
     from vasa_jax.face.warp.autoencoder import FaceAutoencoder
 
     auto = FaceAutoencoder(FACE, tiny_head())

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION
 from vasa_jax.core.config import load_config, override
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION
 from vasa_jax.data import face_files, faces
 from vasa_jax.data.faces import FacePairs, FacePairsConfig
 from vasa_jax.face.head.fit import LID_PAIRS

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vasa_jax.audio.features import FeatureConfig
-from vasa_jax.core.types import MOTION_INDEX, SAMPLES_PER_FRAME
+from vasa_jax.core.arkit import MOTION_INDEX
+from vasa_jax.core.types import SAMPLES_PER_FRAME
 from vasa_jax.data import motions
 from vasa_jax.data.augment import AugmentConfig, sound_at
 from vasa_jax.data.corpus import MotionCorpus

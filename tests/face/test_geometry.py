@@ -75,7 +75,7 @@ def test_the_border_of_the_crop_never_moves(lite_head):
 
 
 def test_opening_the_jaw_shows_the_mouth_and_blinking_hides_the_eyes(lite_head):
-    from vasa_jax.core.types import MOTION_INDEX
+    from vasa_jax.core.arkit import MOTION_INDEX
 
     head, source = source_of(lite_head, 128)
 

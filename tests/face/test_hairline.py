@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.raster import dilate
 from vasa_jax.face.warp import geometry, inpaint

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, MOTION_DIM, MOTION_INDEX, POSE
+from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES, MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.types import POSE
 from vasa_jax.face.head import fit
 from vasa_jax.face.head import head as heads
 

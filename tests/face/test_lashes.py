@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.types import MOTION_INDEX
+from vasa_jax.core.arkit import MOTION_INDEX
 from vasa_jax.data.faces import example_head
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.warp import lashes

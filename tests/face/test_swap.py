@@ -8,7 +8,8 @@ import pytest
 from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import FACE, tiny_release
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import EXPRESSION, GAZE, MOTION_DIM, POSE
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM
+from vasa_jax.core.types import POSE
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import FaceFit

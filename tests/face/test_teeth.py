@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import EXPRESSION_NAMES
+from vasa_jax.core.arkit import EXPRESSION_NAMES
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.head import Pose, head_from_arrays, rotation
 from vasa_jax.face.warp.teeth import LOWER_DEG, UPPER_DEG, Teeth, see, teeth_of

@@ -1,6 +1,7 @@
 import numpy as np
 
-from vasa_jax.core.types import FPS, MOTION_INDEX
+from vasa_jax.core.arkit import MOTION_INDEX
+from vasa_jax.core.types import FPS
 from vasa_jax.generate.finish.blinks import add_blinks
 
 LEFT = MOTION_INDEX["eyeBlink_L"]

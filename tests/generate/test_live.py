@@ -12,8 +12,9 @@ from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import FACE, tiny_release
 from vasa_jax.audio import features as audio_features
 from vasa_jax.checkpoint.release import load_release
+from vasa_jax.core.arkit import MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_INDEX, Controls
+from vasa_jax.core.types import Controls
 from vasa_jax.generate.controls import controls
 from vasa_jax.generate.engine import Engine
 from vasa_jax.generate.finish.steady import ANGLES, HELD, PLACE

@@ -7,10 +7,11 @@ import pytest
 
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.audio.features import FeatureConfig
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM, MOUTH
+from vasa_jax.core.types import Controls
 from vasa_jax.generate import offline, rolling
 from vasa_jax.generate.rolling import RollingConfig, live_step
-from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 

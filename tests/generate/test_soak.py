@@ -38,7 +38,7 @@ def test_each_fault_fails_the_soak(fault, compiled, passed):
 
 
 def test_sums_over_hops_are_the_statistics_of_the_whole():
-    from vasa_jax.motion.latents import GROUPS
+    from vasa_jax.core.arkit import GROUPS
 
     motion = np.random.default_rng(0).normal(0.3, 0.2, (60, 54)).astype(np.float32)
     sums, last = soak_rolling.Sums(), None

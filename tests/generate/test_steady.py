@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from vasa_jax.core.types import EXPRESSION, MOTION_INDEX, Controls
+from vasa_jax.core.arkit import EXPRESSION, MOTION_INDEX
+from vasa_jax.core.types import Controls
 from vasa_jax.generate.controls import controls
 from vasa_jax.generate.finish.steady import ANGLES, FOLLOW, HELD, calm, held_place, settle
 from vasa_jax.generate.live.steering import Steering

@@ -9,9 +9,9 @@ import pytest
 from tests.face.drawn_face import drawn_face
 from tests.generate.tiny_release import FACE, tiny_release
 from vasa_jax.checkpoint.release import load_release
+from vasa_jax.core.arkit import GAZE, MOTION_INDEX
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
-from vasa_jax.core.types import GAZE, MOTION_INDEX
 from vasa_jax.generate import talker as talkers
 from vasa_jax.generate.controls import controls
 from vasa_jax.generate.engine import Engine

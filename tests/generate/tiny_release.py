@@ -12,8 +12,8 @@ import numpy as np
 from tests.face.drawn_face import drawn_face
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.checkpoint.release import save_release
+from vasa_jax.core.arkit import EXPRESSION_NAMES
 from vasa_jax.core.config import to_json
-from vasa_jax.core.types import EXPRESSION_NAMES
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import LID_PAIRS

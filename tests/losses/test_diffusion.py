@@ -1,9 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.arkit import GROUPS, MOTION_DIM, MOTION_INDEX
 from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss, unsealed
-from vasa_jax.motion.latents import GROUPS
 
 
 def test_pose_and_dynamics_weigh_the_same():

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EMOTIONS, EXPRESSION, GAZE, MOTION_INDEX
+from vasa_jax.core.types import EMOTIONS
 from vasa_jax.generate.controls import controls
 from vasa_jax.generate.finish.steady import settle
 from vasa_jax.generate.live.steering import Asked, Steering

@@ -6,7 +6,8 @@ import numpy as np
 
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.audio.features import FeatureConfig
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM
+from vasa_jax.core.types import Controls
 from vasa_jax.motion.guided import Seen, guided_denoiser
 from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION, GROUPS, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
-from vasa_jax.motion.latents import GROUPS, MotionStats
+from vasa_jax.motion.latents import MotionStats
 
 
 def motions(frames=200):

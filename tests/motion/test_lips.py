@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face.head import head as heads
 from vasa_jax.generate.engine import Engine
 from vasa_jax.metrics.sync import lip_aperture

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import GROUPS, MOTION_DIM
 from vasa_jax.core.config import from_json, load_config
 from vasa_jax.core.tree import count, differences, flatten
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.types import Controls
 from vasa_jax.losses.diffusion import group_weights
 from vasa_jax.motion.conditions import CONDITION_NAMES
-from vasa_jax.motion.latents import GROUPS, MotionStats
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.train.motion import window_loss
 

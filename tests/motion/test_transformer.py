@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM
+from vasa_jax.core.types import Controls
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.transformer import MotionTransformer, TransformerConfig
 

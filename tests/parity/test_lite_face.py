@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vasa_jax.checkpoint.release import load_release
-from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
 from vasa_jax.face.warp.decoder import WarpGenerator

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vasa_jax.audio.encoder import EncoderConfig
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM
+from vasa_jax.core.types import Controls
 from vasa_jax.generate import rolling as ours
 from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig

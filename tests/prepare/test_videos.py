@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, GAZE, MOTION_INDEX, POSE, SAMPLES_PER_FRAME
+from vasa_jax.core.types import POSE, SAMPLES_PER_FRAME
 from vasa_jax.motion.arkit.lips import lip_gap_cm
 from vasa_jax.prepare import videos
 from vasa_jax.synth.speech import voice

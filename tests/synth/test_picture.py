@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_DIM, MOTION_INDEX
 
 pytest.importorskip("numba")
 pytest.importorskip("cv2")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from vasa_jax.motion.arkit.lips import lip_gap_cm
 
 pytest.importorskip("espeakng_loader")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EMOTIONS, EXPRESSION, FPS, MOTION_DIM, MOTION_INDEX, SAMPLE_RATE_HZ
+from vasa_jax.core.types import EMOTIONS, FPS, SAMPLE_RATE_HZ
 
 pytest.importorskip("espeakng_loader")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, GAZE, MOTION_DIM, MOTION_INDEX
 
 pytest.importorskip("numba")
 pytest.importorskip("cv2")

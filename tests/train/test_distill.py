@@ -11,16 +11,16 @@ import pytest
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core import config as configs
+from vasa_jax.core.arkit import MOTION_DIM, MOUTH
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import differences
-from vasa_jax.core.types import MOTION_DIM
 from vasa_jax.data.motions import MotionDataConfig
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.exact import Gaussian
 from vasa_jax.diffusion.samplers import SAMPLERS
 from vasa_jax.diffusion.schedules import SCHEDULES
 from vasa_jax.diffusion.times import uniform
-from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
 from vasa_jax.train import distill, loop

@@ -22,7 +22,8 @@ from tools.torch_ref import hairline, inpaint, lite_face, raster, volumetric, we
 from tools.torch_ref import head as twin_head
 from tools.torch_ref.motion import MotionModel as TwinMotion
 from tools.torch_ref.rolling import Rolling, RollingState
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM
+from vasa_jax.core.types import Controls
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.pose import canonical_from_view, view_from_canonical
 from vasa_jax.face.volume import decoder as volume_decoder

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.checkpoint.release import BUILT_IN
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM
 from vasa_jax.core.config import from_json, load_config
 from vasa_jax.core.precision import BF16, F32
-from vasa_jax.core.types import EXPRESSION, MOTION_DIM, POSE, Controls
+from vasa_jax.core.types import POSE, Controls
 from vasa_jax.face.head.pose import POSE_DIM
 from vasa_jax.face.volume.autoencoder import VolumetricConfig
 from vasa_jax.face.warp.autoencoder import FaceConfig

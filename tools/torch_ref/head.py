@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vasa_jax.core.types import EXPRESSION, GAZE, HEAD_WIDTH_CM, POSE
+from vasa_jax.core.arkit import EXPRESSION, GAZE
+from vasa_jax.core.types import HEAD_WIDTH_CM, POSE
 from vasa_jax.face.head.head import (
     BLINKS,
     CAMERA_CM,

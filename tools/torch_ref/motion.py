@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vasa_jax.audio.encoder import EncoderConfig
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM, MOUTH
+from vasa_jax.core.types import Controls
 from vasa_jax.motion.conditions import CONTROL_NAMES
-from vasa_jax.motion.latents import MOUTH
 from vasa_jax.motion.model import MotionModelConfig
 from vasa_jax.motion.transformer import TransformerConfig
 

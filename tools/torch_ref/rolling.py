@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from tools.torch_ref.motion import MotionModel, Prepared
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM, MOUTH
+from vasa_jax.core.types import Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.rolling import RollingConfig
-from vasa_jax.motion.latents import MOUTH
 from vasa_jax.motion.model import MotionModelConfig
 
 

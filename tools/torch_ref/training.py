@@ -19,10 +19,11 @@ from tools.torch_ref.lite_face import LiteFace
 from tools.torch_ref.motion import MotionModel
 from tools.torch_ref.rolling import alpha_sigma
 from tools.torch_ref.volumetric import VolumetricFace
-from vasa_jax.core.types import EXPRESSION, Controls
+from vasa_jax.core.arkit import EXPRESSION, LIPS, MOUTH
+from vasa_jax.core.types import Controls
 from vasa_jax.losses.diffusion import SHUT_CM, group_weights
 from vasa_jax.motion.arkit.lips import LIP_GAP_CM
-from vasa_jax.motion.latents import LIPS, MOUTH, MotionStats
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.train.motion import MotionTrainConfig
 from vasa_jax.train.optim import OptimConfig, learning_rate
 

@@ -49,7 +49,8 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
     import jax
     import jax.numpy as jnp
 
-    from vasa_jax.core.types import MOTION_DIM, Controls
+    from vasa_jax.core.arkit import MOTION_DIM
+    from vasa_jax.core.types import Controls
     from vasa_jax.motion.latents import MotionStats
     from vasa_jax.motion.model import MotionModel
     from vasa_jax.train.motion import window_loss
@@ -128,7 +129,7 @@ def _face_calls(cfg: Any, params: Any) -> list[Call]:
     import jax
     import jax.numpy as jnp
 
-    from vasa_jax.core.types import MOTION_DIM
+    from vasa_jax.core.arkit import MOTION_DIM
     from vasa_jax.data.faces import example_head
     from vasa_jax.face.warp.autoencoder import FaceAutoencoder
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_DIM
 from vasa_jax.data.folders import data_folder, finished_files
 from vasa_jax.data.shards import MotionClip, Shard
 from vasa_jax.motion.latents import MotionStats

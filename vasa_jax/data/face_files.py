@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.fit import LID_PAIRS
 from vasa_jax.face.head.head import Head

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION
 from vasa_jax.data.face_files import (
     FORMAT,
     SIZE,

@@ -11,8 +11,8 @@ import numpy as np
 
 from vasa_jax.checkpoint.release import Release
 from vasa_jax.core import config as configs
+from vasa_jax.core.arkit import EXPRESSION, GAZE
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, GAZE
 from vasa_jax.evaluate import swaps as reenactment
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION, GAZE, MOTION_DIM, POSE, Array
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM
+from vasa_jax.core.types import POSE, Array
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.fit import FaceFit, fit_portrait
 from vasa_jax.face.warp.autoencoder import Appearance, FaceAutoencoder, from_uint8, to_uint8

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.types import Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate import rolling
 from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig, RollingState

@@ -35,12 +35,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from vasa_jax.core.types import FPS, MOTION_DIM, MOTION_NAMES, Controls
+from vasa_jax.core.arkit import MOTION_DIM, MOTION_NAMES, MOUTH
+from vasa_jax.core.types import FPS, Controls
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.motion.conditions import CONDITION_NAMES
 from vasa_jax.motion.guided import Seen, guided_denoiser
-from vasa_jax.motion.latents import MOUTH
 from vasa_jax.motion.model import MotionModelConfig
 from vasa_jax.runtime.programs import Program
 

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION, MOTION_DIM
+from vasa_jax.core.arkit import EXPRESSION, GROUPS, LIPS, MOTION_DIM
 from vasa_jax.motion.arkit.lips import lip_gap_cm
-from vasa_jax.motion.latents import GROUPS, LIPS
 
 SHUT_CM = 0.05  # lips that are no farther apart are shut
 

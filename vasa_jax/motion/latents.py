@@ -14,42 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_NAMES
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EXPRESSION,
-    EXPRESSION_NAMES,
-    GAZE,
-    MOTION_DIM,
-    MOTION_NAMES,
-    POSE,
-    Array,
-)
+from vasa_jax.core.types import Array
 
 STD_FLOOR = 0.02
-
-
-def _indices(*prefixes: str) -> tuple[int, ...]:
-    return tuple(
-        EXPRESSION.start + i for i, name in enumerate(EXPRESSION_NAMES) if name.startswith(prefixes)
-    )
-
-
-MOUTH = _indices("jaw", "mouth", "cheekPuff")
-LIDS = _indices("eyeBlink")
-# What makes a viseme; the rest of the mouth is expression.
-LIPS = _indices(
-    "jawOpen", "mouthClose", "mouthFunnel", "mouthLowerDown", "mouthPress", "mouthPucker",
-    "mouthRoll", "mouthUpperUp",
-)  # fmt: skip
-UPPER = _indices("brow", "eye", "cheekSquint", "nose")
-GROUPS: dict[str, tuple[int, ...]] = {
-    "pose": tuple(range(POSE.start, POSE.stop)),
-    "gaze": tuple(range(GAZE.start, GAZE.stop)),
-    "lips": LIPS,
-    "mouth": tuple(i for i in MOUTH if i not in LIPS),
-    "lids": LIDS,
-    "upper": tuple(i for i in UPPER if i not in LIDS),
-}
 
 
 class MotionStats(NamedTuple):

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 from vasa_jax.audio.encoder import AudioEncoder, EncoderConfig
 from vasa_jax.audio.features import FeatureConfig
+from vasa_jax.core.arkit import MOTION_DIM, MOUTH
 from vasa_jax.core.precision import Precision
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.types import Controls
 from vasa_jax.diffusion.process import Prediction, to_x0
 from vasa_jax.diffusion.schedules import SCHEDULES, Schedule
 from vasa_jax.motion.conditions import Keep, kept
-from vasa_jax.motion.latents import MOUTH
 from vasa_jax.motion.transformer import MotionTransformer, TransformerConfig
 
 

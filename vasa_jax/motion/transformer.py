@@ -20,7 +20,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import MOTION_DIM
+from vasa_jax.core.types import Controls
 from vasa_jax.motion.conditions import ControlEmbedding, Keep
 from vasa_jax.nn.embed import TimeEmbedding
 from vasa_jax.nn.transformer import Transformer

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, POSE, SAMPLES_PER_FRAME, Controls
+from vasa_jax.core.types import POSE, SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.faces import example_head
 from vasa_jax.data.folders import (
     VIDEO_ENDINGS,

@@ -17,17 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from vasa_jax.checkpoint.train_state import read_params
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EXPRESSION,
-    GAZE,
-    MOTION_DIM,
-    MOTION_INDEX,
-    POSE,
-    SAMPLES_PER_FRAME,
-    Controls,
-)
+from vasa_jax.core.types import POSE, SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.faces import example_head
 from vasa_jax.data.folders import VIDEO_ENDINGS, LeftOut, beside, made_from, media_files, person_of
 from vasa_jax.data.shards import MotionClip, write_shard

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_DIM, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
+from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.shards import MotionClip, write_shard
 
 

@@ -1,6 +1,6 @@
 """A person who says something: speech to a motion track with everything a face does meanwhile.
 
-The motion follows ``core/types.py``: pose relative to the portrait, gaze in the camera's frame,
+The motion follows ``core/arkit.py``: pose relative to the portrait, gaze in the camera's frame,
 mouth absolute, brows, lids and cheeks as offsets from the resting face.
 
 Rates and shapes are those of the literature on conversation: 10-25 blinks a minute, more at phrase
@@ -16,16 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EMOTIONS,
-    EXPRESSION,
-    FPS,
-    MOTION_DIM,
-    SAMPLE_RATE_HZ,
-    SAMPLES_PER_FRAME,
-    Controls,
-)
+from vasa_jax.core.types import EMOTIONS, FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.motion.arkit.emotions import INDEX, feeling, rounding
 from vasa_jax.synth.speech.visemes import MouthCurves, mouth_curves, seal, segments, smooth
 from vasa_jax.synth.speech.voice import SILENCE, Phoneme, Speech
@@ -62,7 +55,7 @@ class Style(NamedTuple):
 class Performance:
     """A motion track with its truth, T frames at 25 per second."""
 
-    motion: np.ndarray  # (T, 54) float32, see core/types.py
+    motion: np.ndarray  # (T, 54) float32, see core/arkit.py
     controls: Controls  # labels: gaze without saccades, distance, emotion; all on
     viseme: np.ndarray  # (T,) int, index into visemes.VISEME_NAMES
     closure: np.ndarray  # (T,) 1 where lips are shut for p, b, m

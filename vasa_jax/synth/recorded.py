@@ -11,15 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, LIPS, MOTION_DIM, MOTION_NAMES
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EXPRESSION,
-    MOTION_DIM,
-    MOTION_NAMES,
-    SAMPLE_RATE_HZ,
-    SAMPLES_PER_FRAME,
-    Controls,
-)
+from vasa_jax.core.types import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.data.folders import (
     SOUND_ENDINGS,
     VIDEO_ENDINGS,
@@ -32,7 +26,6 @@ from vasa_jax.data.shards import MotionClip, write_shard
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import phonemes
 from vasa_jax.motion.arkit.lips import lip_gap_cm
-from vasa_jax.motion.latents import LIPS
 from vasa_jax.synth import performance
 from vasa_jax.synth.speech import voice
 

@@ -43,7 +43,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import MOTION_DIM, Controls
+from vasa_jax.core.arkit import LIDS, MOTION_DIM, MOUTH
+from vasa_jax.core.types import Controls
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.samplers import SAMPLERS, Denoiser, Step
@@ -53,7 +54,7 @@ from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss, unsealed
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.guided import Seen, guided_denoiser
-from vasa_jax.motion.latents import LIDS, MOUTH, MotionStats
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.train.initial import initial_weights, load_teacher
 from vasa_jax.train.loop import LoopConfig

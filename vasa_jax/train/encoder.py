@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, Array
+from vasa_jax.core.types import Array
 from vasa_jax.data.faces import example_head
 from vasa_jax.data.folders import data_folder, finished_files
 from vasa_jax.data.shards import Shard

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vasa_jax.core.arkit import EXPRESSION, MOTION_INDEX, MOUTH
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, MOTION_INDEX, Controls
+from vasa_jax.core.types import Controls
 from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.folders import data_folder
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
@@ -27,7 +28,7 @@ from vasa_jax.diffusion import samplers, times
 from vasa_jax.diffusion.process import corrupt
 from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss, unsealed
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
-from vasa_jax.motion.latents import MOUTH, MotionStats
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
 from vasa_jax.synth.acted import toy_clips
 from vasa_jax.train.initial import initial_tables, initial_weights

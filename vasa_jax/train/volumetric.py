@@ -33,8 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vasa_jax.core.arkit import EXPRESSION
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION
 from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_folder
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head import raster

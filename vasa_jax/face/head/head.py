@@ -21,16 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EXPRESSION,
-    EXPRESSION_NAMES,
-    GAZE,
-    HEAD_WIDTH_CM,
-    MOTION_DIM,
-    POSE,
-    Array,
-)
+from vasa_jax.core.types import HEAD_WIDTH_CM, POSE, Array
 
 CAMERA_CM = 70.0  # typical portrait distance; perspective of the nose against the ears
 PIVOT_CM = (0.0, -7.0, -1.0)  # heads turn about the top of the neck, not about their centre

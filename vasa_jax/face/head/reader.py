@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM, POSE, Array
+from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES, GAZE, MOTION_DIM
+from vasa_jax.core.types import POSE, Array
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.fit import (
     INNER_LIPS,

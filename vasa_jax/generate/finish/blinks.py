@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vasa_jax.core.types import FPS, MOTION_INDEX
+from vasa_jax.core.arkit import MOTION_INDEX
+from vasa_jax.core.types import FPS
 
 MEDIAN_INTERVAL_S, SPREAD = 3.0, 0.45  # of the log-normal interval between blinks
 _LIDS = (MOTION_INDEX["eyeBlink_L"], MOTION_INDEX["eyeBlink_R"])

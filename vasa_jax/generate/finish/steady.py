@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_INDEX
+from vasa_jax.core.types import FPS, Controls
 from vasa_jax.generate.controls import distance_to_log_scale
 from vasa_jax.motion.arkit.emotions import asked_feeling
 from vasa_jax.motion.arkit.lips import lip_gap_cm, pressed

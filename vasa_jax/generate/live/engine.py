@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from vasa_jax.core.types import MOTION_DIM
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.generate.live.motion import Hop, LiveMotion
 from vasa_jax.generate.live.pictures import Drawn, Finisher
 from vasa_jax.generate.rolling import RollingConfig, branches

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import MOTION_DIM, SAMPLES_PER_FRAME, Controls
+from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
 from vasa_jax.generate.live.steering import loud_frames
 from vasa_jax.generate.rolling import RollingConfig

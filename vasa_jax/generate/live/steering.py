@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, FPS, GAZE, MOTION_INDEX, Controls
+from vasa_jax.core.types import FPS, Controls
 from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.finish.blinks import Blinker
 from vasa_jax.generate.finish.steady import ANGLES, HELD, PLACE, calm, closing, held_place, lacking

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EMOTIONS, EXPRESSION, EXPRESSION_NAMES, Controls
+from vasa_jax.core.types import EMOTIONS, Controls
 
 INDEX = {name: i for i, name in enumerate(EXPRESSION_NAMES)}
 
@@ -20,7 +21,7 @@ def weights(**named: float) -> np.ndarray:
     for name, value in named.items():
         columns = [INDEX[n] for n in (name, name + "_L", name + "_R") if n in INDEX]
         if not columns:
-            raise UserError(f"no expression is called '{name}'; see core.types.EXPRESSION_NAMES")
+            raise UserError(f"no expression is called '{name}'; see core.arkit.EXPRESSION_NAMES")
         out[columns] = value
     return out
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION_NAMES
+from vasa_jax.core.arkit import EXPRESSION_NAMES
 from vasa_jax.synth.person.mesh_head import G, MeshHead
 
 _ROWS, _COLUMNS = 64, 72  # rows from the neck (bottom) to the crown; columns once around

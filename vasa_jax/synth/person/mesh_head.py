@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES, GAZE
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import EXPRESSION, EXPRESSION_NAMES, GAZE, HEAD_WIDTH_CM
+from vasa_jax.core.types import HEAD_WIDTH_CM
 from vasa_jax.face.head.head import LID_TRAVEL, LIDS_SHUT_CM
 
 CAMERA_CM = 70.0

@@ -31,14 +31,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import (
-    EMOTIONS,
-    EXPRESSION,
-    GAZE,
-    MOTION_DIM,
-    MOTION_INDEX,
-)
+from vasa_jax.core.types import EMOTIONS
 from vasa_jax.motion.arkit.emotions import EMOTION_OFFSETS, weights
 from vasa_jax.synth.person.mesh_head import (
     PIVOT_CM,

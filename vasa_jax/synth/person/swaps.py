@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vasa_jax.core.arkit import GAZE
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import GAZE, POSE
+from vasa_jax.core.types import POSE
 from vasa_jax.data.folders import finished_files
 from vasa_jax.face.find import align
 from vasa_jax.face.head.fit import FaceFit

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vasa_jax.core.types import EXPRESSION_NAMES, FPS, SAMPLE_RATE_HZ
+from vasa_jax.core.arkit import EXPRESSION_NAMES
+from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ
 from vasa_jax.motion.arkit.emotions import INDEX, weights
 from vasa_jax.motion.arkit.lips import LIP_GAP_CM
 from vasa_jax.synth.speech.voice import SILENCE, Phoneme
