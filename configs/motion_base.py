@@ -59,12 +59,9 @@ def get_config(variant: str = "base") -> MotionTrainConfig:
             shares=(0.8, 0.2),
             batch=128,
         ),
-        # Pose and dynamics weigh the same: 1.0 each (losses/diffusion.py). The last two train the
-        # audio encoder, which the paper takes frozen from elsewhere.
-        loss=MotionLossConfig(
-            pose=1.0, gaze=0.2, lips=0.4, mouth=0.2, lids=0.1, upper=0.1, velocity=0.0,
-            auxiliary=0.5, viseme=0.1,
-        ),
+        # Pose and dynamics weigh the same (core/space.py). These two train the audio encoder,
+        # which the paper takes frozen from elsewhere.
+        loss=MotionLossConfig(auxiliary=0.5, viseme=0.1),
         drop=DropConfig(condition=0.1, past=0.5, tail=0.3),
         optim=OptimConfig(lr=1e-4, steps=200_000, warmup=5000, ema_decay=0.9999),
         loop=LoopConfig(

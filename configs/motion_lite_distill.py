@@ -7,7 +7,7 @@ the teacher's. That was without `loss.sealed`; with it, a run of 1500 steps ende
 teacher's own four steps having 0.040.
 
 The bundled student learned in three runs: 2000 steps with the mouth guided as the rest (--set
-mouth_guidance=0.5), 800 with what is the default now, and 1500 of a better teacher, each from the
+heard_guidance=0.5), 800 with what is the default now, and 1500 of a better teacher, each from the
 weights before it:
 
          vasa-jax train --config configs/motion_lite_distill.py --workdir runs/student \
@@ -46,7 +46,7 @@ def get_config(variant: str = "base") -> DistillConfig:
         model=teacher.model,
         data=dataclasses.replace(teacher.data, batch=8),
         loss=dataclasses.replace(teacher.loss, auxiliary=0.0, viseme=0.0),  # the encoder's heads
-        mouth_guidance=1.5,  # closes more lips on p, b, m; on a whole head it would be tremor
+        heard_guidance=1.5,  # closes more lips on p, b, m; on a whole head it would be tremor
         # No decay of weights: it would shrink the heads that only the teacher's training used.
         optim=OptimConfig(lr=2e-4, steps=2000, warmup=50, weight_decay=0.0, ema_decay=0.995),
         loop=LoopConfig(log_every=20, picture_every=500, evaluate_every=250, checkpoint_every=250),

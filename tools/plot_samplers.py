@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import vasa_jax
-from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
@@ -43,12 +42,14 @@ def main() -> int:
     parser.add_argument("--grid", default="uniform", choices=TIME_GRIDS)
     parser.add_argument("--start", type=float, default=0.0, help="where the window begins, s")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--numbers", nargs="+", metavar="NAME",
-                        default=["jawOpen", "mouthPucker", "mouthPress_L", "yaw"])  # fmt: skip
+    parser.add_argument("--numbers", nargs="+", metavar="NAME", help="default: some of its space")
     parser.add_argument("-o", "--out", required=True, metavar="PNG")
     args = parser.parse_args()
+    engine = engine_for(args.release)
+    model, stats = engine.motion_config, engine.stats
+    args.numbers = args.numbers or model.motion_space.shown[-4:]
     for name, known in [(n, samplers.SAMPLERS) for n in args.samplers] + [
-        (n, MOTION_INDEX) for n in args.numbers
+        (n, model.motion_space.index) for n in args.numbers
     ]:
         if name not in known:
             parser.error(f"no {name!r}; there are {', '.join(known)}")
@@ -56,8 +57,6 @@ def main() -> int:
     if len(counts) != len(args.samplers):
         parser.error("--steps takes one number, or one for each sampler")
 
-    engine = engine_for(args.release)
-    model, stats = engine.motion_config, engine.stats
     speech = read_audio(args.speech or vasa_jax.example_speech())
     features = speech_features(model, speech[round(args.start * SAMPLE_RATE_HZ) :])
     denoise = window_denoiser(model, engine.motion_params, features)
@@ -85,7 +84,7 @@ def window_denoiser(
     valid[0, past : past + len(there)] = True
     seen = Seen(
         features=jnp.asarray(rows), audio_valid=jnp.asarray(valid),
-        past=jnp.zeros((1, past, MOTION_DIM)), past_valid=jnp.zeros((1, past), bool),
+        past=jnp.zeros((1, past, model.motion_space.dim)), past_valid=jnp.zeros((1, past), bool),
         motion_valid=jnp.ones((1, window), bool), controls=Controls.none(1, window), keep={},
     )  # fmt: skip
     scales = {name: jnp.float32(scale) for name, scale in DEFAULT_GUIDANCE.items()}
@@ -100,10 +99,10 @@ def way(
     seed: int,
 ) -> jax.Array:
     """Every state ``(steps + 1, W, M)``, normalised."""
-    key = jax.random.key(seed)
+    key, shape = jax.random.key(seed), (1, model.window, model.motion_space.dim)
 
     def noise(i: jax.Array) -> jax.Array:
-        return jax.random.normal(jax.random.fold_in(key, i), (1, model.window, MOTION_DIM))
+        return jax.random.normal(jax.random.fold_in(key, i), shape)
 
     @jax.jit
     def run(times: jax.Array) -> jax.Array:
@@ -124,7 +123,7 @@ def draw(ways: Sequence[tuple], numbers: Sequence[str], stats: MotionStats) -> n
     frames = ways[0][2].shape[1]
     chosen = [round(f * (frames - 1)) for f in (0.1, 0.3, 0.5, 0.7, 0.9)]
     for r, name in enumerate(numbers):
-        top, index = TOP + r * (HEIGHT + GAP), MOTION_INDEX[name]
+        top, index = TOP + r * (HEIGHT + GAP), stats.space.index[name]
         states = [(1.0 - times, states[:, chosen, index]) for _, times, states in ways]
         motion = [np.asarray(stats.denormalize(w[-1]))[:, index] for _, _, w in ways]
         seconds = np.arange(frames) / FPS

@@ -32,6 +32,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tools import card as cards  # noqa: E402
+from vasa_jax.core.space import MotionSpace  # noqa: E402
+from vasa_jax.motion.readout import Readout, readout_of  # noqa: E402
 from vasa_jax.runtime.machine import resident_mb  # noqa: E402
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -101,6 +103,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
         temperature=defaults.temperature,
         guided=guided if args.guided is None else tuple(args.guided),
     )
+    readout = readout_of(model.motion_space, release.stats.get("motion", {}))
     ahead, hop = cfg.lookahead(model), cfg.hop
     hops_per_block = round(args.block * FPS / hop)
     num_blocks = max(2, round(args.hours * args.blocks_per_hour))
@@ -151,7 +154,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     began, cpu = time.perf_counter(), time.process_time()
     last = None
     for block in range(num_blocks):
-        sums = Sums()
+        sums = Sums(model.motion_space, readout)
         for n in range(hops_per_block):
             # Two hops of the programme were spent on warming up.
             heard, tail, state, motion = advance(heard, tail, state, n + 2)
@@ -238,41 +241,43 @@ def programme_of_controls(frames: int) -> Any:
 class Sums:
     """Running sums over the frames of a block, in double precision; a fixed amount of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, space: MotionSpace, readout: Readout | None) -> None:
+        self.space, self.readout = space, readout
         self.count = 0
         self.sum: Any = 0.0
         self.square: Any = 0.0
         self.change: Any = 0.0
-        self.closed = 0.0
+        self.closed, self.open = 0.0, 0.0
 
     def add(self, motion_TM: np.ndarray, last_M: np.ndarray | None) -> np.ndarray:
         """Adds frames; ``last_M`` is the frame before them. Returns the last one."""
-        from vasa_jax.core.arkit import MOTION_INDEX
-
         m = motion_TM.astype(np.float64)
         before = m[:1] if last_M is None else last_M[None]
         self.count += len(m)
         self.sum += m.sum(0)
         self.square += np.square(m).sum(0)
         self.change += np.square(np.diff(np.concatenate([before, m]), axis=0)).sum(0)
-        self.closed += float((m[:, MOTION_INDEX["eyeBlink_L"]] > 0.5).sum())
+        if self.readout is not None:
+            self.closed += float((self.readout.lids(m)[:, 0] > 0.5).sum())
+            self.open += float(self.readout.aperture(m).sum())
         return m[-1]
 
     def measures(self) -> dict[str, float]:
         """Mean, spread and change from frame to frame of each group of the motion vector."""
-        from vasa_jax.core.arkit import GROUPS, MOTION_INDEX
         from vasa_jax.core.types import POSE_NAMES
 
         mean = self.sum / self.count
         variance = np.maximum(self.square / self.count - mean**2, 0.0)
-        out = {f"mean {n}": float(mean[MOTION_INDEX[n]]) for n in (*POSE_NAMES, "jawOpen")}
+        out = {f"mean {n}": float(mean[self.space.index[n]]) for n in POSE_NAMES}
         del out["mean tz"]  # always zero
-        for name, group in GROUPS.items():
+        for name, group in self.space.groups.items():
             g = list(group)
             out[f"mean of {name}"] = float(mean[g].mean())
             out[f"spread of {name}"] = float(np.sqrt(variance[g].mean()))
             out[f"change of {name}"] = float(np.sqrt(self.change[g].mean() / self.count))
-        out["lids closed"] = self.closed / self.count
+        if self.readout is not None:
+            out["lids closed"] = self.closed / self.count
+            out["mean aperture"] = self.open / self.count
         return out
 
 

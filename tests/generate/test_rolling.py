@@ -293,7 +293,7 @@ def test_guided_step_equals_the_branches_evaluated_one_by_one(params):
     _, got = live_step(params, MODEL, cfg, again, *args, SCALES, active_B=yes, reset_B=no)
 
     net, k = MotionModel(MODEL), MODEL.past
-    noise = rolling._frame_noise(state.key, state.frame, 8, 0)
+    noise = rolling._frame_noise(state.key, state.frame, 8, 0, MOTION_DIM)
     features = jnp.concatenate([state.past_audio, audio], 1)
     heard = jnp.concatenate([state.past_valid, valid], 1)
 

@@ -7,6 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from vasa_jax.core.space import ARKIT
+from vasa_jax.motion.readout import readout_of
+
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("soak_rolling", ROOT / "tools" / "soak_rolling.py")
 assert SPEC is not None and SPEC.loader is not None
@@ -38,17 +41,17 @@ def test_each_fault_fails_the_soak(fault, compiled, passed):
 
 
 def test_sums_over_hops_are_the_statistics_of_the_whole():
-    from vasa_jax.core.arkit import GROUPS
-
     motion = np.random.default_rng(0).normal(0.3, 0.2, (60, 54)).astype(np.float32)
-    sums, last = soak_rolling.Sums(), None
+    sums, last = soak_rolling.Sums(ARKIT, readout_of(ARKIT, {})), None
     for start in range(0, 60, 12):
         last = sums.add(motion[start : start + 12], last)
-    got, g = sums.measures(), list(GROUPS["lips"])
+    got, g = sums.measures(), list(ARKIT.groups["lips"])
     np.testing.assert_allclose(got["mean of lips"], motion[:, g].mean(), rtol=1e-5)
     np.testing.assert_allclose(
         got["spread of lips"], np.sqrt(motion[:, g].var(0).mean()), rtol=1e-5
     )
+    closed = motion[:, ARKIT.index["eyeBlink_L"]] > 0.5
+    assert got["lids closed"] == closed.mean() > 0
     change = np.square(np.diff(motion[:, g], axis=0)).sum(0).mean() / 60
     np.testing.assert_allclose(got["change of lips"], np.sqrt(change), rtol=1e-5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def tiny_release(folder: Path, generate: dict[str, Any] | None = None) -> Path:
     head = tiny_head()
     face = _random(FaceAutoencoder(FACE, head).init)
     motion = _random(lambda key: init_params(MOTION, key))
-    stats = MotionStats.unit()._replace(std=np.full(54, 0.05, np.float32))
+    stats = dataclasses.replace(MotionStats.unit(), std=np.full(54, 0.05, np.float32))
     save_release(
         folder,
         {"face": face, "motion": motion, "head": head},

@@ -1,20 +1,33 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from vasa_jax.core.arkit import GROUPS, MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import ARKIT, SpaceConfig, space_of
 from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss, unsealed
 
+LATENT = space_of(SpaceConfig(kind="latent", dynamics=6))
 
-def test_pose_and_dynamics_weigh_the_same():
-    weights = group_weights(MotionLossConfig())
-    pose = weights[list(GROUPS["pose"])].sum()
+
+@pytest.mark.parametrize("space", [ARKIT, LATENT], ids=["arkit", "latent"])
+def test_pose_and_dynamics_weigh_the_same(space):
+    weights = group_weights(MotionLossConfig(), space)
+    pose = weights[list(space.groups["pose"])].sum()
     np.testing.assert_allclose(pose, weights.sum() - pose, rtol=1e-5)
+
+
+def test_a_weight_is_that_of_its_group_over_its_size_or_of_the_balance():
+    cfg = MotionLossConfig(groups={"dynamics": 3.0})
+    np.testing.assert_allclose(group_weights(cfg, LATENT), [1 / 7] * 7 + [3 / 6] * 6, rtol=1e-6)
+    with pytest.raises(UserError, match=r"no lips in latent .* there are pose, dynamics"):
+        group_weights(MotionLossConfig(groups={"lips": 1.0}), LATENT)
 
 
 def test_an_error_of_one_everywhere_costs_the_sum_of_the_weights():
     target = np.zeros((2, 5, MOTION_DIM), np.float32)
     valid = np.ones((2, 5), bool)
-    loss, terms = motion_loss(MotionLossConfig(), jnp.asarray(target + 1), target, valid)
+    loss, terms = motion_loss(MotionLossConfig(), ARKIT, jnp.asarray(target + 1), target, valid)
     np.testing.assert_allclose(loss, 2.0, rtol=1e-5)
     np.testing.assert_allclose([float(v) for v in terms.values()], 1.0, rtol=1e-5)
 
@@ -25,17 +38,19 @@ def test_frames_that_do_not_count_may_hold_nan():
     guess = rng.standard_normal((1, 6, MOTION_DIM)).astype(np.float32)
     valid = np.arange(6)[None] < 4
     cfg = MotionLossConfig(velocity=1.0)
-    loss, _ = motion_loss(cfg, guess[:, :4], target[:, :4], valid[:, :4])
+    loss, _ = motion_loss(cfg, ARKIT, guess[:, :4], target[:, :4], valid[:, :4])
     target[:, 4:], guess[:, 4:] = np.nan, np.nan
-    padded, _ = motion_loss(cfg, guess, target, valid)
+    padded, _ = motion_loss(cfg, ARKIT, guess, target, valid)
     np.testing.assert_allclose(padded, loss, rtol=1e-5)
 
 
 def test_the_velocity_term_ignores_a_constant_offset():
     target = np.random.default_rng(0).standard_normal((1, 6, MOTION_DIM)).astype(np.float32)
     valid = np.ones((1, 6), bool)
-    plain, _ = motion_loss(MotionLossConfig(), target + 0.5, target, valid)
-    with_velocity, _ = motion_loss(MotionLossConfig(velocity=3.0), target + 0.5, target, valid)
+    plain, _ = motion_loss(MotionLossConfig(), ARKIT, target + 0.5, target, valid)
+    with_velocity, _ = motion_loss(
+        MotionLossConfig(velocity=3.0), ARKIT, target + 0.5, target, valid
+    )
     np.testing.assert_allclose(with_velocity, plain, rtol=1e-4)
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from vasa_jax.core.arkit import EXPRESSION, GROUPS, MOTION_DIM, MOTION_INDEX
+from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import SpaceConfig, space_of
 from vasa_jax.motion.latents import MotionStats
 
 
@@ -44,6 +45,21 @@ def test_statistics_survive_json_and_refuse_another_vector():
         MotionStats.from_json({**stats.to_json(), "names": ["a"]})
 
 
-def test_groups_cover_every_dimension_once():
-    index = sorted(i for group in GROUPS.values() for i in group)
-    assert index == list(range(MOTION_DIM))
+def test_a_code_has_no_bounds_but_the_pose_has_its_own():
+    space = space_of(SpaceConfig(kind="latent", dynamics=3))
+    got = MotionStats.unit(space).denormalize(np.full((2, 10), 50.0, np.float32))
+    np.testing.assert_array_equal(got[0], [50] * 5 + [0] + [50] * 4)
+
+
+def test_statistics_of_another_code_are_refused():
+    ours, theirs = (
+        space_of(SpaceConfig(kind="latent", dynamics=3, origin=name * 64)) for name in "ab"
+    )
+    table = MotionStats.unit(theirs).to_json()
+    MotionStats.from_json(table, theirs)
+    with pytest.raises(UserError, match="statistics is in .* origin bbbb.* origin aaaa.*wanted"):
+        MotionStats.from_json(table, ours)
+    # Tables of earlier versions say no space; their names do.
+    del table["space"]
+    with pytest.raises(UserError, match="another motion vector"):
+        MotionStats.from_json(table)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vasa_jax.core.arkit import GROUPS, MOTION_DIM
+from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.config import from_json, load_config
 from vasa_jax.core.tree import count, differences, flatten
 from vasa_jax.core.types import Controls
@@ -198,8 +198,9 @@ def test_the_full_model_has_the_papers_size_and_tokens(base, flax_may_promote):
 
 
 def test_pose_and_dynamics_weigh_the_same_in_the_full_model(base):
-    weights = group_weights(base.loss)
-    pose = weights[list(GROUPS["pose"])].sum()
+    space = base.model.motion_space
+    weights = group_weights(base.loss, space)
+    pose = weights[list(space.groups["pose"])].sum()
     np.testing.assert_allclose(pose, weights.sum() - pose, rtol=1e-5)
 
 

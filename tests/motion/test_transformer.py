@@ -18,7 +18,7 @@ CONFIGS = {
 
 def setup(name):
     key = jax.random.key(0)
-    net = MotionTransformer(CONFIGS[name])
+    net = MotionTransformer(CONFIGS[name], MOTION_DIM)
     x = jax.random.normal(key, (B, T, MOTION_DIM))
     inputs = {
         "audio_BAD": jax.random.normal(jax.random.fold_in(key, 1), (B, K + T, 8)),

@@ -13,6 +13,7 @@ from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core import config as configs
 from vasa_jax.core.arkit import MOTION_DIM, MOUTH
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import ARKIT
 from vasa_jax.core.tree import differences
 from vasa_jax.data.motions import MotionDataConfig
 from vasa_jax.diffusion import samplers
@@ -192,11 +193,11 @@ def test_the_task_learns_resumes_exactly_and_leaves_the_teacher_alone(teacher, t
 
 
 def test_the_mouth_is_guided_by_a_scale_of_its_own():
-    scales = distill.audio_scale(0.5, 1.5)["audio"]
+    scales = distill.audio_scale(ARKIT, 0.5, 1.5)["audio"]
     assert scales.shape == (1, 1, MOTION_DIM)
     np.testing.assert_array_equal(scales[0, 0, np.asarray(MOUTH)], 1.5)
     np.testing.assert_array_equal(np.delete(scales[0, 0], np.asarray(MOUTH)), 0.5)
-    assert distill.audio_scale(*distill.UNGUIDED) == {}
+    assert distill.audio_scale(ARKIT, *distill.UNGUIDED) == {}
 
 
 def test_the_first_weights_are_the_teachers(teacher):

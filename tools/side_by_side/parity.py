@@ -22,7 +22,6 @@ from tools.torch_ref import hairline, inpaint, lite_face, raster, volumetric, we
 from tools.torch_ref import head as twin_head
 from tools.torch_ref.motion import MotionModel as TwinMotion
 from tools.torch_ref.rolling import Rolling, RollingState
-from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.types import Controls
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.pose import canonical_from_view, view_from_canonical
@@ -84,8 +83,8 @@ def motion_layers(table: Table, scene: Scene, part: str) -> None:
         params
     )
     table.add("audio encoder", tokens, net.encode(q(features), q(valid), {}), 10)
-    noisy = rng.normal(size=(b, w, MOTION_DIM)).astype(np.float32)
-    past = rng.normal(size=(b, k, MOTION_DIM)).astype(np.float32)
+    noisy = rng.normal(size=(b, w, model.motion_space.dim)).astype(np.float32)
+    past = rng.normal(size=(b, k, model.motion_space.dim)).astype(np.float32)
     there, shown, rows = np.ones((b, k), bool), np.ones((b, w), bool), Controls.none(b, w)
     t = np.array([0.7], np.float32)
     expected = jax.jit(lambda v: ours.apply(

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vasa_jax.audio.encoder import EncoderConfig
-from vasa_jax.core.arkit import MOTION_DIM, MOUTH
 from vasa_jax.core.types import Controls
 from vasa_jax.motion.conditions import CONTROL_NAMES
 from vasa_jax.motion.model import MotionModelConfig
@@ -179,12 +178,12 @@ class Prepared(NamedTuple):
 class MotionTransformer(nn.Module):
     """The paper's H(X_t, t, C), as ``vasa_jax.motion.transformer``."""
 
-    def __init__(self, cfg: TransformerConfig, audio_width: int):
+    def __init__(self, cfg: TransformerConfig, audio_width: int, dim: int):
         super().__init__()
         self.cfg = c = cfg
         self.time, self.controls = TimeEmbedding(c.width), ControlEmbedding(c.width)
         self.condition = nn.Linear(c.width, c.width)
-        self.motion_in, self.past_in = (nn.Linear(MOTION_DIM, c.width) for _ in range(2))
+        self.motion_in, self.past_in = (nn.Linear(dim, c.width) for _ in range(2))
         kinds = ["condition", "motion", "past_motion"]
         if c.audio_tokens:
             self.audio_in = nn.Linear(audio_width, c.width)
@@ -194,7 +193,7 @@ class MotionTransformer(nn.Module):
         for name in (*(f"type_{k}" for k in kinds), "null_past"):
             setattr(self, name, nn.Parameter(torch.zeros(c.width)))
         self.blocks = Transformer(c)
-        self.out = nn.Linear(c.width, MOTION_DIM)
+        self.out = nn.Linear(c.width, dim)
 
     def prepare(
         self, audio_BAD: Tensor, past_BKM: Tensor, past_valid_BK: Tensor,
@@ -263,8 +262,8 @@ class MotionModel(nn.Module):
         self.cfg = cfg
         width = cfg.encoder.width
         self.audio = AudioEncoder(cfg.encoder, cfg.features.dim)
-        self.transformer = MotionTransformer(cfg.transformer, width)
-        self.mouth_head = nn.Linear(width, len(MOUTH))
+        self.transformer = MotionTransformer(cfg.transformer, width, cfg.motion_space.dim)
+        self.mouth_head = nn.Linear(width, len(cfg.motion_space.heard_numbers))
         if cfg.num_visemes:
             self.viseme_head = nn.Linear(width, cfg.num_visemes)
 

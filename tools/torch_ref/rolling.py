@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from tools.torch_ref.motion import MotionModel, Prepared
-from vasa_jax.core.arkit import MOTION_DIM, MOUTH
 from vasa_jax.core.types import Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
-from vasa_jax.generate.rolling import RollingConfig
+from vasa_jax.generate.rolling import RollingConfig, temperatures
 from vasa_jax.motion.model import MotionModelConfig
 
 
@@ -59,7 +58,7 @@ class RollingState:
 
         k = cfg.past
         return RollingState(
-            none(k, MOTION_DIM), none(k, cfg.features.dim), none(k, dtype=torch.bool),
+            none(k, cfg.motion_space.dim), none(k, cfg.features.dim), none(k, dtype=torch.bool),
             none(k, dtype=torch.bool), none(dtype=torch.int64),
         )  # fmt: skip
 
@@ -84,9 +83,8 @@ class Rolling:
         # Rows of (t, alpha_t, sigma_t, alpha_s, sigma_s): tensors, so that no step compiles anew.
         rows = np.stack([times[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:]], 1)
         self.rows = list(torch.from_numpy(rows.astype(np.float32)).to(device).unbind(0))
-        scale = torch.ones(MOTION_DIM)
-        scale[list(MOUTH)] = cfg.temperature
-        self.temperature = scale.to(device)
+        scale = temperatures(model.motion_space, cfg.temperature)[0, 0]
+        self.temperature = torch.from_numpy(scale).to(device)
         self._embed, self._ddim = compiled(self.embed), compiled(self.ddim)
 
     def embed(
@@ -148,7 +146,7 @@ class Rolling:
         if audio.is_cuda:
             prepared = _cloned(prepared)
         if noise is None:
-            noise = torch.randn(batch, frames, MOTION_DIM, device=audio.device)
+            noise = torch.randn(batch, frames, model.motion_space.dim, device=audio.device)
         motion = self.sample(prepared, noise, tuple(scales[n] for n in cfg.guided))[:, :hop]
 
         def choose(new: Tensor, old: Tensor) -> Tensor:

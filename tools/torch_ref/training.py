@@ -19,7 +19,7 @@ from tools.torch_ref.lite_face import LiteFace
 from tools.torch_ref.motion import MotionModel
 from tools.torch_ref.rolling import alpha_sigma
 from tools.torch_ref.volumetric import VolumetricFace
-from vasa_jax.core.arkit import EXPRESSION, LIPS, MOUTH
+from vasa_jax.core.arkit import EXPRESSION, LIPS
 from vasa_jax.core.types import Controls
 from vasa_jax.losses.diffusion import SHUT_CM, group_weights
 from vasa_jax.motion.arkit.lips import LIP_GAP_CM
@@ -41,11 +41,12 @@ class MotionObjective(nn.Module):
         super().__init__()
         self.net, self.cfg = net, cfg
         for name, value in (
-            ("mean", stats.mean), ("std", stats.std), ("weights", group_weights(cfg.loss)),
+            ("mean", stats.mean), ("std", stats.std),
+            ("weights", group_weights(cfg.loss, stats.space)),
             ("lip_gap", np.float32(LIP_GAP_CM)),
         ):  # fmt: skip
             self.register_buffer(name, torch.from_numpy(np.array(value)), persistent=False)
-        for name, numbers in (("mouth", MOUTH), ("lips", LIPS)):
+        for name, numbers in (("heard", stats.space.heard_numbers), ("lips", LIPS)):
             self.register_buffer(name, torch.tensor(numbers), persistent=False)
 
     @staticmethod
@@ -80,7 +81,7 @@ class MotionObjective(nn.Module):
         heard = torch.cat([heard[:, :k] & keep["past"][:, None], heard[:, k:]], 1)
         mouth, logits = self.net.heads(tokens)
         if cfg.loss.auxiliary:
-            squared = (mouth - target[..., self.mouth]).square().mean(-1)
+            squared = (mouth - target[..., self.heard]).square().mean(-1)
             total = total + cfg.loss.auxiliary * masked_mean(squared, heard).mean()
         if cfg.loss.viseme and logits is not None:
             label = batch["viseme"].long()

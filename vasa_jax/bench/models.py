@@ -49,7 +49,6 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
     import jax
     import jax.numpy as jnp
 
-    from vasa_jax.core.arkit import MOTION_DIM
     from vasa_jax.core.types import Controls
     from vasa_jax.motion.latents import MotionStats
     from vasa_jax.motion.model import MotionModel
@@ -57,6 +56,7 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
 
     model = cfg.model
     net, k, w, ahead = MotionModel(model), model.past, model.window, model.lookahead_frames
+    dim = model.motion_space.dim
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, dtype)
@@ -74,7 +74,7 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
     heard = shape(1, k + w + ahead, dtype=jnp.bool_)
     fixed = {
         "audio_BAD": jax.eval_shape(encode, params, features, heard),
-        "past_BKM": shape(1, k, MOTION_DIM),
+        "past_BKM": shape(1, k, dim),
         "past_valid_BK": shape(1, k, dtype=jnp.bool_),
         "motion_valid_BT": shape(1, w, dtype=jnp.bool_),
         "controls": controls(1),
@@ -83,16 +83,18 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
     batch = {
         "features": shape(b, k + w + ahead, model.features.dim),
         "audio_valid": shape(b, k + w + ahead, dtype=jnp.bool_),
-        "motion": shape(b, k + w, MOTION_DIM),
+        "motion": shape(b, k + w, dim),
         "motion_valid": shape(b, k + w, dtype=jnp.bool_),
         "viseme": shape(b, k + w, dtype=jnp.int32),
-        "trust": shape(b, MOTION_DIM),
+        "trust": shape(b, dim),
         "controls": controls(b),
     }
 
     def gradient(params: Any, batch: Any, seed: Any) -> Any:
         def loss(params: Any) -> Any:
-            return window_loss(cfg, MotionStats.unit(), params, batch, jax.random.key(seed))
+            return window_loss(
+                cfg, MotionStats.unit(model.motion_space), params, batch, jax.random.key(seed)
+            )
 
         return jax.grad(loss, has_aux=True)(params)
 
@@ -103,7 +105,7 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
             name="denoise",
             shapes=one,
             function=denoise,
-            arguments=(params, shape(1, w, MOTION_DIM), shape(1), fixed),
+            arguments=(params, shape(1, w, dim), shape(1), fixed),
         ),
         Call(
             name="gradient",

@@ -96,7 +96,7 @@ def check_parts(params: Mapping[str, Any], config: Mapping[str, Any], stats: Any
         table = table.get("motion")
     if table is None:
         raise UserError("the motion run has no statistics (stats.json): train it again")
-    MotionStats.from_json(table)
+    MotionStats.from_json(table, motion.motion_space)
 
 
 def _model(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:

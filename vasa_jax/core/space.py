@@ -53,6 +53,7 @@ class MotionSpace:
     groups: Mapping[str, tuple[int, ...]]  # a partition; "pose" is 0:7 in every space
     heard: tuple[str, ...]  # the groups that the sound decides
     balance: Mapping[str, float]  # weight of each group in a loss, by default
+    shown: tuple[str, ...]  # names whose curves a training log draws
     low: np.ndarray  # (M,) physical bounds; infinite where there is none
     high: np.ndarray  # (M,) the same as ``low`` where a number is fixed
 
@@ -111,6 +112,7 @@ def _arkit(cfg: SpaceConfig) -> MotionSpace:
     return MotionSpace(
         cfg=cfg, names=arkit.MOTION_NAMES, groups=arkit.GROUPS, heard=("lips", "mouth"),
         balance={"pose": 1.0, "gaze": 0.2, "lips": 0.4, "mouth": 0.2, "lids": 0.1, "upper": 0.1},
+        shown=("yaw", "pitch", "gaze_yaw", "jawOpen", "mouthPucker", "mouthPress_L", "eyeBlink_L"),
         low=low, high=high,
     )  # fmt: skip
 
@@ -124,7 +126,8 @@ def _latent(cfg: SpaceConfig) -> MotionSpace:
     }
     return MotionSpace(
         cfg=cfg, names=names, groups=groups, heard=("dynamics",),
-        balance={"pose": 1.0, "dynamics": 1.0}, low=low, high=high,
+        balance={"pose": 1.0, "dynamics": 1.0},
+        shown=("yaw", "pitch", *names[POSE.stop : POSE.stop + 5]), low=low, high=high,
     )  # fmt: skip
 
 

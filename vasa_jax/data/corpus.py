@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import MotionSpace, SpaceConfig, alike, space_of
 from vasa_jax.data.folders import data_folder, finished_files
 from vasa_jax.data.shards import MotionClip, Shard
 from vasa_jax.motion.latents import MotionStats
@@ -22,7 +22,8 @@ from vasa_jax.motion.latents import MotionStats
 class Clips(Sequence[MotionClip]):
     """Clips by number, each read when it is asked for; clips in memory work the same.
 
-    Attributes ``length`` (N,) in frames, ``speech`` (N,) bool and ``people``, N names.
+    Attributes ``length`` (N,) in frames, ``speech`` (N,) bool, ``people``, N names, and ``space``,
+    the motion space of all; UserError where they are of several.
     """
 
     def __init__(self, sources: Sequence[Shard | MotionClip]):
@@ -32,6 +33,7 @@ class Clips(Sequence[MotionClip]):
         self._at, self._within = np.array(at, np.int32), np.array(within, np.int32)
         self.length, self.speech = np.array(length, np.int64), np.array(speech, bool)
         self.people = np.array(people, np.str_)
+        self.space = _common_space(self._sources)
 
     def chosen(self, numbers: np.ndarray) -> Clips:
         """Some of them, a mask or numbers."""
@@ -77,6 +79,18 @@ def _rows(at: int, source: Shard | MotionClip) -> Iterator[tuple[int, int, int, 
     columns = (source.length, source.speech, source.people)
     for number, (length, speech, person) in enumerate(zip(*columns, strict=True)):
         yield at, number, int(length), bool(speech), person
+
+
+def _common_space(sources: Sequence[Shard | MotionClip]) -> MotionSpace:
+    """Clips in memory are of named weights: other codes come from files that say whose they are."""
+    known = [x.space if isinstance(x, Shard) else SpaceConfig() for x in sources]
+    for other in known[1:]:
+        if not alike(known[0], other):
+            raise UserError(
+                "the motion shards are of several spaces, which no model can learn together: "
+                f"{known[0].describe()} and {other.describe()}"
+            )
+    return space_of(known[0] if known else SpaceConfig())
 
 
 class MotionCorpus:
@@ -157,18 +171,24 @@ class MotionCorpus:
     def frames(self) -> int:
         return int(self.clips.length.sum())
 
+    @property
+    def space(self) -> SpaceConfig:
+        """What the motion of all clips means."""
+        return self.clips.space.cfg
+
     def stats(self) -> MotionStats:
         """Mean and deviation of the motion as training will see it: weighted by the shares.
 
         Reads the motion of all clips once (2.7 kB a second), one file at a time.
         """
         weight = self.probability / np.maximum(self.clips.length, 1)
-        mean, square = np.zeros(MOTION_DIM), np.zeros(MOTION_DIM)
+        space = self.clips.space
+        mean, square = np.zeros(space.dim), np.zeros(space.dim)
         for number, motion in self.clips.motions():
             mean += weight[number] * motion.sum(0)
             square += weight[number] * np.square(motion).sum(0)
         std = np.maximum(np.sqrt(np.maximum(square - np.square(mean), 0.0)), 0.02)
-        return MotionStats(mean.astype(np.float32), std.astype(np.float32))
+        return MotionStats(mean.astype(np.float32), std.astype(np.float32), space)
 
 
 def _indispensable(people: np.ndarray) -> set[str]:

@@ -62,8 +62,8 @@ class MotionWindows:
     def batch(self, step: int, rows: slice | None = None) -> dict[str, Any]:
         """Arrays of batch size B; A = K + W + lookahead, F = K + W.
 
-        features (B, A, D), audio_valid (B, A), motion (B, F, 54) physical, motion_valid (B, F),
-        controls (B, W, ...), viseme (B, F), trust (B, 54).
+        features (B, A, D), audio_valid (B, A), motion (B, F, M) physical, motion_valid (B, F),
+        controls (B, W, ...), viseme (B, F), trust (B, M).
 
         ``rows`` asks for some of the B only. Windows of one stretch of sound are drawn together;
         stretch ``g`` is a pure function of (seed, step, g), whichever are made with it.

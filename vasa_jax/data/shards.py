@@ -8,6 +8,7 @@ the middle of one: what is kept in memory is a few bytes per clip.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from vasa_jax.core.config import from_json, to_json
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import ARKIT, SpaceConfig
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.io.atomic import replacing
 
@@ -24,16 +27,21 @@ class MotionClip(NamedTuple):
     """Speech and motion of T frames."""
 
     samples: np.ndarray  # (640 T,) float32, 16 kHz
-    motion: np.ndarray  # (T, 54) float32
+    motion: np.ndarray  # (T, M) float32
     controls: Controls  # labels, leading shape (T,); *_on = 0 where not known
     viseme: np.ndarray  # (T,) int8, -1 where not known
-    trust: np.ndarray  # (54,) weight of each dimension in the loss: 0 where the source is blind
+    trust: np.ndarray  # (M,) weight of each dimension in the loss: 0 where the source is blind
     speech: bool  # False: nobody speaks (such clips are never used as babble)
     person: str = ""  # who it is; empty where not known: then nobody else's clip is of them
 
 
-def write_shard(path: str | Path, clips: Sequence[MotionClip]) -> None:
-    """Write clips to one ``.npz``, whole or not at all. UserError when it can't be written."""
+def write_shard(
+    path: str | Path, clips: Sequence[MotionClip], space: SpaceConfig = ARKIT.cfg
+) -> None:
+    """Write clips to one ``.npz``, whole or not at all; ``space`` is what their motion means.
+
+    UserError when it can't be written.
+    """
     path = Path(path)
     length = np.array([len(c.motion) for c in clips], np.int32)
 
@@ -51,7 +59,10 @@ def write_shard(path: str | Path, clips: Sequence[MotionClip]) -> None:
         "trust": np.stack([c.trust for c in clips]).astype(np.float16),
         "speech": np.array([c.speech for c in clips]),
         "person": np.array([c.person for c in clips], np.str_),
+        "space": np.array([json.dumps(to_json(space))]),
     }
+    if not np.isfinite(table["motion"]).all():  # a code has no natural size
+        raise ValueError("motion that is not finite, or beyond what float16 holds (65504)")
     for name in Controls._fields:
         values = [getattr(c.controls, name) for c in clips]
         table[f"controls_{name}"] = stack(values, np.float16)
@@ -89,6 +100,9 @@ class Shard:
                 self._trust = self._all(file, "trust").astype(np.float32)
                 known = "person" in self._arrays  # shards of earlier versions do not say
                 people = self._all(file, "person") if known else [""] * len(self.length)
+                # Nor did they know any space but the named weights.
+                told = str(self._all(file, "space")[0]) if "space" in self._arrays else "{}"
+            self.space = from_json(SpaceConfig, json.loads(told))
             self.people = [str(name) for name in people]
             tracks = [f"controls_{name}" for name in Controls._fields]
             missing = {"samples", "motion", "viseme", *tracks} - set(self._arrays)
@@ -120,7 +134,7 @@ class Shard:
             return self._part(file, "samples", number, SAMPLES_PER_FRAME)
 
     def motion(self) -> np.ndarray:
-        """The motion of all clips, one after the other, float16 (sum of T, 54)."""
+        """The motion of all clips, one after the other, float16 (sum of T, M)."""
         with self.path.open("rb") as file:
             return self._all(file, "motion")
 

@@ -34,8 +34,9 @@ class Engine:
             raise UserError(f"release {release.name} has no {missing[0]} weights; build it again")
         self.motion_config = _stage_config(MotionModelConfig, release.config, "motion")
         face_config = _stage_config(FaceConfig, release.config, "face")
-        self.defaults = configs.from_json(GenerateDefaults, release.config.get("generate", {}))
-        self.stats = MotionStats.from_json(_motion_stats(release.stats))
+        space = self.motion_config.motion_space
+        self.defaults = GenerateDefaults.of(release.config.get("generate", {}), space)
+        self.stats = MotionStats.from_json(_motion_stats(release.stats), space)
         self.head = head_from_arrays(release.params["head"])
         self.autoencoder = FaceAutoencoder(face_config, self.head)
         self.face_params = jax.device_put(release.params["face"])
@@ -44,9 +45,7 @@ class Engine:
         self.quick_params, self.quick_defaults = self.motion_params, self.defaults
         if "student" in release.params:
             self.quick_params = jax.device_put(release.params["student"])
-            self.quick_defaults = configs.from_json(
-                GenerateDefaults, release.config["student"]["generate"]
-            )
+            self.quick_defaults = GenerateDefaults.of(release.config["student"]["generate"], space)
         self.render = Program(self._render, closed_over=(face_config,))
         self.render_fine = Program(self._render_fine, closed_over=(face_config,))
         self.live: dict[LiveConfig, LiveEngine] = {}  # see generate/live/stream.py

@@ -19,12 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
-from vasa_jax.core.arkit import MOTION_DIM
+from vasa_jax.core import config as configs
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import MotionSpace
 from vasa_jax.core.types import Controls
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate import rolling
-from vasa_jax.generate.rolling import MOUTH_TEMPERATURE, SAMPLERS, RollingConfig, RollingState
+from vasa_jax.generate.rolling import (
+    SAMPLERS,
+    TEMPERATURE,
+    RollingConfig,
+    RollingState,
+    sampler_of,
+)
 from vasa_jax.motion.conditions import CONDITION_NAMES
 from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig
@@ -46,7 +53,15 @@ class GenerateDefaults:
     guidance: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: dict(DEFAULT_GUIDANCE)
     )
-    temperature: float = MOUTH_TEMPERATURE
+    temperature: float = TEMPERATURE
+
+    @staticmethod
+    def of(table: Mapping[str, Any], space: MotionSpace) -> GenerateDefaults:
+        """From JSON; what it does not say is as fits the space. UserError for what does not fit."""
+        own = {} if "lids" in space.groups else {"sampler": "ddim"}
+        defaults = configs.from_json(GenerateDefaults, {**own, **table})
+        sampler_of(defaults.sampler, space)
+        return defaults
 
     def __post_init__(self) -> None:
         for what, name, known in (
@@ -73,26 +88,29 @@ def generate_motion(
     hop: int | None = None,
     ahead: int | None = None,
     grid: str = "uniform",
-    temperature: float = MOUTH_TEMPERATURE,
+    temperature: float = TEMPERATURE,
     interval: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Physical motion ``(T, 54)`` for features ``(T, D)`` of a recording.
+    """Physical motion ``(T, M)`` for features ``(T, D)`` of a recording.
 
     Args:
         stats: the release's motion statistics, as ``MotionStats`` or as the JSON table.
         controls: tracks over the T frames (leading shape ``(T,)``); None asks for nothing.
         guidance: scale per condition (equation 2); zero or absent means no branch for it.
-        temperature: deviation of the noise that the mouth starts from; 1 is a fair sample.
+        temperature: deviation of the noise that what is heard (the mouth) starts from; 1 is a fair
+            sample.
         interval: diffusion times between which guidance acts; None: always.
         hop: frames per window, at most the model's window (the default).
         ahead: frames of sound after a hop that it may hear, as in a live stream; None: all.
         progress: called with (frames done, frames in all).
 
     Raises:
-        UserError: unknown sampler or condition, or controls of another length.
+        UserError: unknown sampler or condition, one that is not for the model's space, or controls
+            of another length.
     """
-    table = stats if isinstance(stats, MotionStats) else MotionStats.from_json(stats)
+    space = model.motion_space
+    table = stats if isinstance(stats, MotionStats) else MotionStats.from_json(stats, space)
     features_TD = np.asarray(features_TD, np.float32)
     total = features_TD.shape[0]
     controls = Controls.none(total) if controls is None else controls
@@ -139,7 +157,7 @@ def generate_motion(
         out.append(np.asarray(table.denormalize(np.asarray(motion)[0])))
         if progress is not None:
             progress(min((i + 1) * chunk, total), total)
-    return np.concatenate(out)[:total] if out else np.zeros((0, MOTION_DIM), np.float32)
+    return np.concatenate(out)[:total] if out else np.zeros((0, space.dim), np.float32)
 
 
 @functools.partial(Program, static=("model", "cfg"), donate=("state",))
@@ -162,7 +180,7 @@ def roll_chunk(
     """
     batch, length, _ = features_BAD.shape
     hop, ahead = cfg.hop, cfg.lookahead(model)
-    count = (length - ahead) // hop
+    count, dim = (length - ahead) // hop, model.motion_space.dim
 
     def cut(x: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(x, start, hop + ahead, axis=1)
@@ -180,12 +198,12 @@ def roll_chunk(
             )  # fmt: skip
 
         def rest(state: RollingState):
-            return state, jnp.zeros((batch, hop, MOTION_DIM), jnp.float32)
+            return state, jnp.zeros((batch, hop, dim), jnp.float32)
 
         return jax.lax.cond(active.any(), advance, rest, state)
 
     state, motion = jax.lax.scan(body, state, jnp.arange(count))
-    return state, jnp.moveaxis(motion, 0, 1).reshape(batch, count * hop, MOTION_DIM)
+    return state, jnp.moveaxis(motion, 0, 1).reshape(batch, count * hop, dim)
 
 
 def speech_features(model: MotionModelConfig, samples: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from vasa_jax.core.arkit import MOTION_DIM, MOTION_NAMES, MOUTH
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import MotionSpace
 from vasa_jax.core.types import FPS, Controls
 from vasa_jax.diffusion import samplers
 from vasa_jax.diffusion.times import TIME_GRIDS
@@ -46,14 +47,24 @@ from vasa_jax.runtime.programs import Program
 
 # Lids are rare events: a deterministic few-step sampler averages them away (2 blinks a minute),
 # an ancestral one blinks but loosens the lips. So the lids alone are sampled ancestrally.
-_LID_ETA = tuple(1.0 if name.startswith("eyeBlink") else 0.0 for name in MOTION_NAMES)
+LID_SAMPLER = "ddim_lids"
 
 # On voices unlike those of training the model is unsure, and a fair sample of what it thinks
-# possible moves lips without a sound. Starting the mouth from little noise keeps it near the most
-# likely one (eighteen recordings, temperature 1 -> 0: sync 0.41 -> 0.44, closures 0.58 -> 0.68).
-MOUTH_TEMPERATURE = 0.2
+# possible moves lips without a sound. What is heard starts from little noise, which keeps it near
+# the most likely one (eighteen recordings, temperature 1 -> 0: sync 0.41 -> 0.44, closures 0.58
+# -> 0.68).
+TEMPERATURE = 0.2
 
-SAMPLERS: dict[str, samplers.Step] = samplers.SAMPLERS | {"ddim_lids": samplers.Ddim(eta=_LID_ETA)}
+SAMPLERS = (*samplers.SAMPLERS, LID_SAMPLER)  # names
+
+
+def sampler_of(name: str, space: MotionSpace) -> samplers.Step:
+    """The step of a sampler of ``SAMPLERS``. UserError for one that the space has no lids for."""
+    if name != LID_SAMPLER:
+        return samplers.SAMPLERS[name]
+    if "lids" not in space.groups:
+        raise UserError(f"the sampler {name} is for named lids; a {space.cfg.kind} space has none")
+    return samplers.Ddim(eta=tuple(space.per_dim({"lids": 1.0}, default=0.0).tolist()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +76,7 @@ class RollingConfig:
     steps: int = 10  # of the sampler
     grid: str = "uniform"
     guided: tuple[str, ...] = ("audio", "gaze")  # conditions with a guidance branch
-    temperature: float = MOUTH_TEMPERATURE  # of the noise that the mouth starts from
+    temperature: float = TEMPERATURE  # of the noise that what is heard (the mouth) starts from
     ahead: int | None = None  # frames of sound waited for after the hop; None: all that are of use
 
     def __post_init__(self) -> None:
@@ -115,7 +126,7 @@ def init_state(model: MotionModelConfig, seeds: jax.Array) -> RollingState:
     keys = stream_keys(seeds)
     batch = keys.shape[0]
     return RollingState(
-        past_motion=jnp.zeros((batch, model.past, MOTION_DIM), jnp.float32),
+        past_motion=jnp.zeros((batch, model.past, model.motion_space.dim), jnp.float32),
         past_audio=jnp.zeros((batch, model.past, model.features.dim), jnp.float32),
         past_valid=jnp.zeros((batch, model.past), bool),
         past_heard=jnp.zeros((batch, model.past), bool),
@@ -210,14 +221,18 @@ def step(
         model, params, seen, {name: scales[name] for name in cfg.guided}, interval=interval
     )
 
-    schedule = model.make_schedule()
+    schedule, space = model.make_schedule(), model.motion_space
+
+    def noise(draw: Any) -> jax.Array:
+        return _frame_noise(key, frame, frames, draw, space.dim)
+
     x = samplers.sample(
-        SAMPLERS[cfg.sampler],
+        sampler_of(cfg.sampler, space),
         schedule,
         denoise,
-        jnp.asarray(_temperatures(cfg)) * _frame_noise(key, frame, frames, 0),
+        jnp.asarray(temperatures(space, cfg.temperature)) * noise(0),
         TIME_GRIDS[cfg.grid](schedule, cfg.steps),
-        lambda i: _frame_noise(key, frame, frames, 1 + i),
+        lambda i: noise(1 + i),
     )
     motion = x[:, :hop]
 
@@ -255,19 +270,19 @@ def _held(x: jax.Array, frames: int) -> jax.Array:
     return jnp.concatenate([x[:, :frames], jnp.repeat(x[:, -1:], short, axis=1)], axis=1)
 
 
-def _temperatures(cfg: RollingConfig) -> np.ndarray:
+def temperatures(space: MotionSpace, heard: float) -> np.ndarray:
     """Deviation (1, 1, M) of the noise that each number starts from."""
-    scale = np.ones((1, 1, MOTION_DIM), np.float32)
-    scale[..., np.asarray(MOUTH)] = cfg.temperature
-    return scale
+    return space.per_dim({"heard": heard})[None, None]
 
 
-def _frame_noise(key_B: jax.Array, frame_B: jax.Array, frames: int, draw: Any) -> jax.Array:
-    """Standard normal ``(B, frames, M)`` that depends on (stream key, draw, absolute frame)."""
+def _frame_noise(
+    key_B: jax.Array, frame_B: jax.Array, frames: int, draw: Any, dim: int
+) -> jax.Array:
+    """Standard normal ``(B, frames, dim)``, a function of (stream key, draw, absolute frame)."""
 
     def one(key: jax.Array, frame: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(key, draw), frame)
-        return jax.random.normal(key, (MOTION_DIM,), jnp.float32)
+        return jax.random.normal(key, (dim,), jnp.float32)
 
     index = frame_B[:, None] + jnp.arange(frames)[None]
     return jax.vmap(jax.vmap(one, (None, 0)))(key_B, index)

@@ -1,24 +1,28 @@
 """The objective of stage 2: x0 error, balanced between groups of the motion vector.
 
-Equation 1 of the paper is a plain mean square error. In normalised units the 45 expression weights
-would drown the 7 pose numbers, and the many small ones the lips, so the error is the mean within
-each group (pose, gaze, lips, rest of the mouth, lids, upper face), then a weighted sum over groups.
+Equation 1 of the paper is a plain mean square error. In normalised units many numbers of dynamics
+would drown the 7 of the pose, and many small ones the lips, so the error is the mean within each
+group of the motion space (``MotionSpace.groups``), then a weighted sum over groups.
 The optional velocity term is the same error of frame-to-frame differences.
 
 The mean square error knows no difference between lips that part by a hair where they must be shut
 and lips that open a little less than they should, but a viewer does. ``unsealed`` charges only the
-first: where it is unsure whether there is a p, b or m, the model then leans towards one.
+first: where it is unsure whether there is a p, b or m, the model then leans towards one. It is for
+named weights, since it must know which of them part the lips.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.arkit import EXPRESSION, GROUPS, LIPS, MOTION_DIM
+from vasa_jax.core.arkit import EXPRESSION, LIPS
+from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import MotionSpace
 from vasa_jax.motion.arkit.lips import lip_gap_cm
 
 SHUT_CM = 0.05  # lips that are no farther apart are shut
@@ -26,26 +30,30 @@ SHUT_CM = 0.05  # lips that are no farther apart are shut
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionLossConfig:
-    """Weights; pose and the dynamics (all other groups together) weigh the same by default."""
+    """Weights of the terms."""
 
-    pose: float = 1.0
-    gaze: float = 0.2
-    lips: float = 0.4
-    mouth: float = 0.2
-    lids: float = 0.1
-    upper: float = 0.1
+    # Of groups of the motion space, over its balance, by which pose and dynamics (all other groups
+    # together) weigh the same.
+    groups: Mapping[str, float] = dataclasses.field(default_factory=dict)
     velocity: float = 0.0
     sealed: float = 0.0  # per cm^2 of what parts lips that should be shut (``unsealed``)
-    auxiliary: float = 0.0  # the audio encoder's own guess of the mouth
+    auxiliary: float = 0.0  # the audio encoder's own guess of what is heard
     viseme: float = 0.0  # the audio encoder's guess of the viseme
 
 
-def group_weights(cfg: MotionLossConfig) -> np.ndarray:
-    """Weight per dimension ``(M,)``: the group's weight divided by its size."""
-    weights = np.zeros(MOTION_DIM, np.float32)
-    for name, index in GROUPS.items():
-        weights[list(index)] = getattr(cfg, name) / len(index)
-    return weights
+def group_weights(cfg: MotionLossConfig, space: MotionSpace) -> np.ndarray:
+    """Weight per dimension ``(M,)``: the group's weight divided by its size.
+
+    Raises UserError for a group that the space does not have.
+    """
+    unknown = set(cfg.groups) - set(space.groups)
+    if unknown:
+        raise UserError(
+            f"loss.groups: no {', '.join(sorted(unknown))} in {space.cfg.describe()}; there are "
+            f"{', '.join(space.groups)}"
+        )
+    weights = {**space.balance, **cfg.groups}
+    return space.per_dim({n: weights[n] / len(index) for n, index in space.groups.items()})
 
 
 def masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
@@ -56,15 +64,15 @@ def masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def motion_loss(
-    cfg: MotionLossConfig, predicted_BTM: jax.Array, target_BTM: jax.Array, valid_BT: jax.Array,
-    trust_BM: jax.Array | None = None,
+    cfg: MotionLossConfig, space: MotionSpace, predicted_BTM: jax.Array, target_BTM: jax.Array,
+    valid_BT: jax.Array, trust_BM: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
     """Per-example loss ``(B,)`` and the mean square error of each group (scalars, for the log).
 
     ``trust_BM`` scales the weight of dimensions per example: 0 where a data source does not know
     a dimension, 1 where it does.
     """
-    weights = jnp.asarray(group_weights(cfg))[None, :]
+    weights = jnp.asarray(group_weights(cfg, space))[None, :]
     if trust_BM is not None:
         weights = weights * trust_BM
     target = jnp.where(valid_BT[..., None], target_BTM, 0.0)
@@ -77,7 +85,7 @@ def motion_loss(
         per_example += cfg.velocity * masked_mean((change * weights[:, None]).sum(-1), both)
     terms = {
         name: masked_mean(squared[..., np.asarray(index)].mean(-1), valid_BT).mean()
-        for name, index in GROUPS.items()
+        for name, index in space.groups.items()
     }
     return per_example, terms
 

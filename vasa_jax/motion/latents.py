@@ -1,58 +1,67 @@
-"""Groups of the motion vector, and its normalisation.
+"""Normalisation of the motion vector: what the network sees.
 
-The network sees ``(motion - mean) / std`` per dimension. Statistics are taken over the training set
-and travel with the weights (``stats.json``); ``std`` has a floor, so that a dimension which hardly
-moves is not blown up to unit variance.
+It is ``(motion - mean) / std`` per dimension. Statistics are taken over the training set and travel
+with the weights (``stats.json``); ``std`` has a floor, so that a dimension which hardly moves is
+not blown up to unit variance.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_NAMES
+from vasa_jax.core.config import from_json, to_json
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import ARKIT, MotionSpace, SpaceConfig
 from vasa_jax.core.types import Array
 
 STD_FLOOR = 0.02
 
 
-class MotionStats(NamedTuple):
-    """Mean and standard deviation per dimension, ``(M,)`` each."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class MotionStats:
+    """Mean and standard deviation per dimension, ``(M,)`` each, of motion in ``space``."""
 
     mean: np.ndarray
     std: np.ndarray
+    space: MotionSpace = ARKIT
 
     @staticmethod
-    def unit() -> MotionStats:
+    def unit(space: MotionSpace = ARKIT) -> MotionStats:
         """No normalisation at all."""
-        return MotionStats(np.zeros(MOTION_DIM, np.float32), np.ones(MOTION_DIM, np.float32))
+        return MotionStats(np.zeros(space.dim, np.float32), np.ones(space.dim, np.float32), space)
 
     @staticmethod
-    def of(motion_TM: np.ndarray, *, floor: float = STD_FLOOR) -> MotionStats:
+    def of(
+        motion_TM: np.ndarray, *, floor: float = STD_FLOOR, space: MotionSpace = ARKIT
+    ) -> MotionStats:
         """Statistics of ``(T, M)`` frames."""
         frames = np.asarray(motion_TM, np.float64)
         std = np.maximum(frames.std(0), floor)
-        return MotionStats(frames.mean(0).astype(np.float32), std.astype(np.float32))
+        return MotionStats(frames.mean(0).astype(np.float32), std.astype(np.float32), space)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "names": list(MOTION_NAMES),
+            "space": to_json(self.space.cfg),
+            "names": list(self.space.names),
             "mean": [float(x) for x in self.mean],
             "std": [float(x) for x in self.std],
         }
 
     @staticmethod
-    def from_json(table: Mapping[str, Any]) -> MotionStats:
-        """Raises UserError when the table is for another motion vector."""
-        if list(table.get("names", [])) != list(MOTION_NAMES):
+    def from_json(table: Mapping[str, Any], space: MotionSpace = ARKIT) -> MotionStats:
+        """Raises UserError when the table is for another motion vector than ``space`` has."""
+        if "space" in table:  # earlier versions knew one alone
+            space.require(from_json(SpaceConfig, table["space"]), "the table of motion statistics")
+        if list(table.get("names", [])) != list(space.names):
             raise UserError("motion statistics name another motion vector; retrain or update them")
         return MotionStats(
-            np.asarray(table["mean"], np.float32), np.asarray(table["std"], np.float32)
+            np.asarray(table["mean"], np.float32), np.asarray(table["std"], np.float32), space
         )
 
     def normalize(self, motion: jax.Array) -> jax.Array:
@@ -60,14 +69,11 @@ class MotionStats(NamedTuple):
         return (motion - self.mean.reshape(shape)) / self.std.reshape(shape)
 
     def denormalize(self, latent: Array) -> Array:
-        """Physical motion; expression weights are brought back into [0, 1] and tz to zero.
+        """Physical motion, within the bounds of its space (named weights in [0, 1], tz zero).
 
         Of a numpy array in numpy: outside of a program each operation of JAX's compiles one.
         """
         xp = np if isinstance(latent, np.ndarray) else jnp
         shape = (1,) * (latent.ndim - 1) + (-1,)
         motion = latent * self.std.reshape(shape) + self.mean.reshape(shape)
-        tz = MOTION_NAMES.index("tz")
-        low, high = motion[..., :tz], motion[..., tz + 1 : EXPRESSION.start]
-        weights = xp.clip(motion[..., EXPRESSION], 0.0, 1.0)
-        return xp.concatenate([low, xp.zeros_like(motion[..., :1]), high, weights], axis=-1)
+        return xp.clip(motion, self.space.low.reshape(shape), self.space.high.reshape(shape))

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from vasa_jax.audio.encoder import AudioEncoder, EncoderConfig
 from vasa_jax.audio.features import FeatureConfig
-from vasa_jax.core.arkit import MOTION_DIM, MOUTH
 from vasa_jax.core.precision import Precision
+from vasa_jax.core.space import MotionSpace, SpaceConfig, space_of
 from vasa_jax.core.types import Controls
 from vasa_jax.diffusion.process import Prediction, to_x0
 from vasa_jax.diffusion.schedules import SCHEDULES, Schedule
@@ -28,6 +28,7 @@ from vasa_jax.motion.transformer import MotionTransformer, TransformerConfig
 class MotionModelConfig:
     """Everything that shapes the motion model; travels in a release as JSON."""
 
+    space: SpaceConfig = SpaceConfig()  # what the motion that it makes means
     features: FeatureConfig = FeatureConfig()
     encoder: EncoderConfig = EncoderConfig()
     transformer: TransformerConfig = TransformerConfig()
@@ -37,6 +38,10 @@ class MotionModelConfig:
     schedule: Literal["cosine", "linear"] = "cosine"
     prediction: Prediction = "x0"
     precision: Precision = Precision()
+
+    @property
+    def motion_space(self) -> MotionSpace:
+        return space_of(self.space)
 
     @property
     def lookahead_frames(self) -> int:
@@ -56,8 +61,8 @@ class MotionModel(nn.Module):
         c = self.cfg
         dtype = c.precision.compute_dtype
         self.audio = AudioEncoder(c.encoder, dtype=dtype)
-        self.transformer = MotionTransformer(c.transformer, dtype=dtype)
-        self.mouth_head = nn.Dense(len(MOUTH))
+        self.transformer = MotionTransformer(c.transformer, c.motion_space.dim, dtype=dtype)
+        self.mouth_head = nn.Dense(len(c.motion_space.heard_numbers))
         if c.num_visemes:
             self.viseme_head = nn.Dense(c.num_visemes)
 
@@ -96,7 +101,8 @@ class MotionModel(nn.Module):
         return to_x0(self.cfg.make_schedule(), noisy_BTM, t_B, output, self.cfg.prediction)
 
     def heads(self, audio_BAD: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """What the encoder alone makes of the speech: normalised mouth, and viseme logits."""
+        """What the encoder alone makes of the speech: what is heard (``MotionSpace.heard``),
+        normalised, and viseme logits."""
         logits = self.viseme_head(audio_BAD) if self.cfg.num_visemes else None
         return self.mouth_head(audio_BAD), logits
 
@@ -113,7 +119,7 @@ class MotionModel(nn.Module):
         controls: Controls,
         keep: Keep,
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        """Clean motion, mouth guess and viseme logits (both for K + T frames), for training."""
+        """Clean motion; of K + T frames the encoder's guess of what is heard, and viseme logits."""
         audio_BAD = self.encode(features_BAD, audio_valid_BA, keep)
         x0 = self.denoise(
             noisy_BTM, t_B, audio_BAD=audio_BAD, past_BKM=past_BKM, past_valid_BK=past_valid_BK,
@@ -125,14 +131,14 @@ class MotionModel(nn.Module):
 
 def init_params(cfg: MotionModelConfig, key: jax.Array) -> Any:
     """Fresh parameters (traceable)."""
-    k, w, ahead = cfg.past, cfg.window, cfg.lookahead_frames
+    k, w, ahead, dim = cfg.past, cfg.window, cfg.lookahead_frames, cfg.motion_space.dim
     return MotionModel(cfg).init(
         key,
-        jnp.zeros((1, w, MOTION_DIM)),
+        jnp.zeros((1, w, dim)),
         jnp.zeros((1,)),
         features_BAD=jnp.zeros((1, k + w + ahead, cfg.features.dim)),
         audio_valid_BA=jnp.ones((1, k + w + ahead), bool),
-        past_BKM=jnp.zeros((1, k, MOTION_DIM)),
+        past_BKM=jnp.zeros((1, k, dim)),
         past_valid_BK=jnp.ones((1, k), bool),
         motion_valid_BT=jnp.ones((1, w), bool),
         controls=Controls.none(1, w),

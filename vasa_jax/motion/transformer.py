@@ -20,7 +20,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.types import Controls
 from vasa_jax.motion.conditions import ControlEmbedding, Keep
 from vasa_jax.nn.embed import TimeEmbedding
@@ -48,6 +47,7 @@ class MotionTransformer(nn.Module):
     """The paper's H(X_t, t, C), without the audio encoder."""
 
     cfg: TransformerConfig
+    dim: int  # M, numbers of a motion vector
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -143,6 +143,6 @@ class MotionTransformer(nn.Module):
             c.depth, c.num_heads, mlp_ratio=c.mlp_ratio, dtype=self.dtype, name="blocks"
         )(x_BLD, time_BD, valid_BL=valid_BL, position_L=position_L)
         out = nn.Dense(
-            MOTION_DIM, kernel_init=nn.initializers.normal(1e-3), dtype=self.dtype, name="out"
+            self.dim, kernel_init=nn.initializers.normal(1e-3), dtype=self.dtype, name="out"
         )(x_BLD[:, -frames:])
         return out.astype(jnp.float32)

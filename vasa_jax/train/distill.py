@@ -19,7 +19,7 @@ from the start: every segment is distilled at once, straight from the teacher.
 Where do the states come from? Not from noised data, but from the student's own way down the grid
 (gradients stop between steps), as in imitation learning (Ross et al. 2011, arXiv 1011.0686):
 
-- they are what the student will meet: the first noise has the mouth's lower temperature
+- they are what the student will meet: the first noise of what is heard has a lower temperature
   (``generate/rolling.py``), which no noised data has, and an early error is met by later steps;
 - it costs nothing: the S passes whose outputs are trained are the passes that make the states.
 
@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.arkit import LIDS, MOTION_DIM, MOUTH
+from vasa_jax.core.space import MotionSpace
 from vasa_jax.core.types import Controls
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers
@@ -56,9 +56,10 @@ from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.guided import Seen, guided_denoiser
 from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig, init_params
+from vasa_jax.motion.readout import readout_of
 from vasa_jax.train.initial import initial_weights, load_teacher
 from vasa_jax.train.loop import LoopConfig
-from vasa_jax.train.motion import aperture, corpus_of, draw_curves
+from vasa_jax.train.motion import corpus_of, draw_curves
 from vasa_jax.train.optim import OptimConfig, descend, make_optimizer
 from vasa_jax.train.state import TrainState
 
@@ -79,10 +80,10 @@ class DistillConfig:
     drop_audio: float = 0.02
     generate: GenerateDefaults = GenerateDefaults(sampler="ddim", steps=4, guidance={})
     audio_guidance: float = 0.5  # the teacher's scale in equation 2
-    mouth_guidance: float = 0.5  # the same for the mouth's numbers; both 0: no second branch
+    heard_guidance: float = 0.5  # the same for what is heard (the mouth); both 0: no second branch
     teacher_sampler: str = "dpmpp_2m"  # deterministic
     substeps: int = 3  # n: teacher's steps in each of the student's
-    temperature: tuple[float, float] = (0.0, 0.4)  # of the mouth's first noise, drawn per example
+    temperature: tuple[float, float] = (0.0, 0.4)  # of the first noise of what is heard, drawn
     snr_cap: float = 5.0
     reference_steps: int = 50  # DDIM steps of the teacher that evaluation compares with
     past_noise: float = 0.1  # as in MotionTrainConfig
@@ -98,8 +99,8 @@ class DistillConfig:
 
     @property
     def scales(self) -> tuple[float, float]:
-        """Guidance of the teacher: of everything but the mouth, and of the mouth."""
-        return self.audio_guidance, self.mouth_guidance
+        """Guidance of the teacher: of what the sound does not decide, and of what is heard."""
+        return self.audio_guidance, self.heard_guidance
 
     def task(self) -> DistillTask:
         return DistillTask(self)
@@ -179,26 +180,27 @@ def look(
     )
 
 
-def audio_scale(scale: float, mouth: float) -> dict[str, jax.Array]:
+def audio_scale(space: MotionSpace, scale: float, heard: float) -> dict[str, jax.Array]:
     """Guidance by the sound alone, (1, 1, M); without a branch where both scales are 0.
 
-    The mouth has one of its own: more guidance closes lips that should be closed, but makes a head
-    tremble that the sound says little about.
+    What is heard has one of its own: more guidance closes lips that should be closed, but makes a
+    head tremble that the sound says little about.
     """
-    if not scale and not mouth:
+    if not scale and not heard:
         return {}
-    scales = np.full((1, 1, MOTION_DIM), scale, np.float32)
-    scales[..., np.asarray(MOUTH)] = mouth
-    return {"audio": jnp.asarray(scales)}
+    return {"audio": jnp.asarray(space.per_dim({"heard": heard}, default=scale)[None, None])}
 
 
-def first_noise(key: jax.Array, shape: tuple[int, int, int], temperature: jax.Array) -> jax.Array:
-    """Noise ``(B, T, M)`` that sampling starts from, the mouth's of deviation ``temperature (B,)``
-    (the cosine schedule begins with noise alone, so this is the state at t = 1)."""
-    scale = jnp.ones((shape[0], 1, shape[2])).at[..., np.asarray(MOUTH)].set(
+def first_noise(
+    space: MotionSpace, key: jax.Array, shape: tuple[int, int], temperature: jax.Array
+) -> jax.Array:
+    """Noise ``(B, T, M)`` for ``shape (B, T)`` that sampling starts from, that of what is heard of
+    deviation ``temperature (B,)`` (the cosine schedule begins with noise alone, so this is the
+    state at t = 1)."""
+    scale = jnp.ones((shape[0], 1, space.dim)).at[..., space.heard_numbers].set(
         temperature[:, None, None]
     )  # fmt: skip
-    return scale * jax.random.normal(key, shape)
+    return scale * jax.random.normal(key, (*shape, space.dim))
 
 
 def draw_windows(cfg: DistillConfig, batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
@@ -217,7 +219,7 @@ def draw_windows(cfg: DistillConfig, batch: dict[str, Any], key: jax.Array) -> d
         "tail_motion": tail_motion,
         "keep": keep,
         "past_noise": level * jax.random.normal(keys[4], (size, k, width)),
-        "noise": first_noise(keys[6], (size, w, width), temperature),
+        "noise": first_noise(model.motion_space, keys[6], (size, w), temperature),
     }
     return {**batch, "drawn": drawn}
 
@@ -242,13 +244,13 @@ def distill_loss(
     times = TIME_GRIDS[cfg.generate.grid](schedule, cfg.generate.steps)
     states, said = rollout(schedule, guided_denoiser(model, params, seen, {}), x, times)
     wanted = teacher_targets(
-        schedule, guided_denoiser(model, teacher, seen, audio_scale(*cfg.scales)),
+        schedule, guided_denoiser(model, teacher, seen, audio_scale(stats.space, *cfg.scales)),
         SAMPLERS[cfg.teacher_sampler], states, times, cfg.substeps,
     )  # fmt: skip
     # What comes after the cut of the sound is guesswork that the teacher was not trained on.
     counted = seen.motion_valid & seen.audio_valid[:, k : k + w]
     per_step, terms = jax.vmap(
-        lambda x0, y: motion_loss(cfg.loss, x0, y, counted), out_axes=(0, 0)
+        lambda x0, y: motion_loss(cfg.loss, stats.space, x0, y, counted), out_axes=(0, 0)
     )(said, wanted)
     per_step = per_step.mean(1)
     loss = (per_step * snr_weights(schedule, times, cfg.snr_cap)).mean()
@@ -270,14 +272,17 @@ class DistillTask:
     def __init__(self, cfg: DistillConfig):
         self.cfg = cfg
         self.teacher, self.teacher_stats = load_teacher(cfg.teacher, cfg.model)
-        self.motion_stats = MotionStats.from_json(self.teacher_stats["motion"])
-        corpora = corpus_of(cfg.data).split(cfg.data.held_out)
+        space = cfg.model.motion_space
+        self.motion_stats = MotionStats.from_json(self.teacher_stats["motion"], space)
+        self.readout = readout_of(space, self.teacher_stats)
+        corpus = corpus_of(cfg.data)
+        space.require(corpus.space, "the data of this run")
         self.windows, self.held_out = (
             MotionWindows(
                 cfg.data, corpus, cfg.model.features, window=cfg.model.window,
                 past=cfg.model.past, lookahead=cfg.model.lookahead_frames,
             )
-            for corpus in corpora
+            for corpus in corpus.split(cfg.data.held_out)
         )  # fmt: skip
         self.tx = make_optimizer(cfg.optim)
         self.batch_size, self.constants = cfg.data.batch, self.teacher
@@ -314,11 +319,11 @@ class DistillTask:
 
         ``distance`` is the training loss's distance of samples, beside that of the teacher in as
         few steps; ``aperture_*`` concern the lips' opening, against the truth, ``lids_spread`` the
-        deviation of the lids; names ending in ``_teacher`` are the many-step teacher's.
+        deviation of the lids, both where they can be read (``motion/readout.py``); names
+        ending in ``_teacher`` are the many-step teacher's.
         """
         cfg, few, batch = self.cfg, self.cfg.generate.steps, self._judged
         valid = jnp.asarray(batch["motion_valid"][:, cfg.model.past :])
-        truth = aperture(batch["motion"][:, cfg.model.past :])
         if not self._known:
             guided = functools.partial(self._sample, self.teacher, batch, cfg.scales)
             self._known = {"many": guided(cfg.reference_steps), "few": guided(few)}
@@ -326,15 +331,19 @@ class DistillTask:
         made = self._sample(state.ema, batch, UNGUIDED, few)
 
         def distance(x: np.ndarray) -> float:
-            return float(motion_loss(cfg.loss, jnp.asarray(x), jnp.asarray(many), valid)[0].mean())
+            pair = jnp.asarray(x), jnp.asarray(many)
+            return float(motion_loss(cfg.loss, cfg.model.motion_space, *pair, valid)[0].mean())
 
         def physical(x: np.ndarray) -> np.ndarray:
             return np.asarray(self.motion_stats.denormalize(jnp.asarray(x)))
 
         report = {"distance": distance(made), "distance_few_teacher": distance(self._known["few"])}
         keep = np.asarray(valid)
+        if self.readout is None:
+            return report
+        truth = self.readout.aperture(batch["motion"][:, cfg.model.past :])
         for suffix, x in (("", made), ("_teacher", many)):
-            lips, lids = aperture(physical(x)), physical(x)[..., np.asarray(LIDS)]
+            lips, lids = self.readout.aperture(physical(x)), self.readout.lids(physical(x))
             spread = lips[keep].std()
             report[f"aperture_error{suffix}"] = float(np.abs(lips - truth)[keep].mean())
             report[f"aperture_correlation{suffix}"] = (
@@ -352,7 +361,7 @@ class DistillTask:
         made, true = (
             np.asarray(self.motion_stats.denormalize(jnp.asarray(x))) for x in (student, teacher)
         )
-        return {"curves": draw_curves(made, true)}
+        return {"curves": draw_curves(self.motion_stats.space, made, true)}
 
     def _sample(
         self, params: Any, batch: dict[str, Any], scales: tuple[float, float], steps: int
@@ -380,8 +389,11 @@ def sample_windows(
 ) -> jax.Array:  # fmt: skip
     """Normalised motion ``(B, W, M)`` by DDIM, always from the same noise."""
     schedule = model.make_schedule()
-    x = first_noise(jax.random.key(0), (past.shape[0], model.window, past.shape[-1]), temperature)
-    denoise = guided_denoiser(model, params, look(model, past, batch, {}), audio_scale(*scales))
+    space = model.motion_space
+    x = first_noise(space, jax.random.key(0), (past.shape[0], model.window), temperature)
+    denoise = guided_denoiser(
+        model, params, look(model, past, batch, {}), audio_scale(space, *scales)
+    )
     return samplers.sample(
         SAMPLERS["ddim"], schedule, denoise, x, TIME_GRIDS[grid](schedule, steps)
     )

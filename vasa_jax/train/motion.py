@@ -2,7 +2,8 @@
 
 One step: draw t uniformly, add noise to the normalised motion of W frames, drop conditions as the
 paper says, add a little noise to the past frames (so that the model forgives its own past), and
-minimise the balanced x0 error plus what the audio encoder alone makes of mouth and viseme.
+minimise the balanced x0 error plus what the audio encoder alone makes of what is heard (the mouth,
+or all dynamics) and of the viseme. It works in any motion space (``core/space.py``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vasa_jax.core.arkit import EXPRESSION, MOTION_INDEX, MOUTH
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.types import Controls
+from vasa_jax.core.space import MotionSpace
+from vasa_jax.core.types import POSE, Controls
 from vasa_jax.data.corpus import MotionCorpus
 from vasa_jax.data.folders import data_folder
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
@@ -30,6 +31,7 @@ from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
+from vasa_jax.motion.readout import Readout, readout_of
 from vasa_jax.synth.acted import toy_clips
 from vasa_jax.train.initial import initial_tables, initial_weights
 from vasa_jax.train.loop import LoopConfig
@@ -56,8 +58,11 @@ class MotionTrainConfig:
         return MotionTask(self)
 
 
-def motion_stats(cfg: MotionTrainConfig, corpus: MotionCorpus) -> MotionStats:
-    """Weights only mean something with the statistics they were trained with: those come first."""
+def motion_tables(cfg: MotionTrainConfig, corpus: MotionCorpus) -> dict[str, Any]:
+    """``stats.json``: "motion", and the "readout" where there is one.
+
+    Weights only mean something with the statistics they were trained with: those come first.
+    """
     if cfg.stats:
         path = data_folder(cfg.stats, "stats")
         try:
@@ -67,8 +72,8 @@ def motion_stats(cfg: MotionTrainConfig, corpus: MotionCorpus) -> MotionStats:
     elif cfg.initial:
         _, table = initial_tables(cfg.initial)
     else:
-        return corpus.stats()
-    return MotionStats.from_json(table["motion"])
+        return {"motion": corpus.stats().to_json()}
+    return {name: table[name] for name in ("motion", "readout") if name in table}
 
 
 class MotionTask:
@@ -76,8 +81,14 @@ class MotionTask:
 
     def __init__(self, cfg: MotionTrainConfig):
         self.cfg = cfg
+        space = cfg.model.motion_space
+        if cfg.loss.sealed and "lips" not in space.groups:
+            raise UserError("loss.sealed is for named weights; in a latent space set it to 0")
         self.corpus = corpus_of(cfg.data)
-        self.motion_stats = motion_stats(cfg, self.corpus)
+        space.require(self.corpus.space, "the data of this run")
+        self._tables = motion_tables(cfg, self.corpus)
+        self.motion_stats = MotionStats.from_json(self._tables["motion"], space)
+        self.readout = readout_of(space, self._tables)
         self.windows, self.held_out = (
             MotionWindows(
                 cfg.data, corpus, cfg.model.features, window=cfg.model.window,
@@ -98,7 +109,7 @@ class MotionTask:
         return self.windows.batches(start_step, rows)
 
     def stats(self) -> dict[str, Any]:
-        return {"motion": self.motion_stats.to_json(), "frames": self.corpus.frames}
+        return {**self._tables, "motion": self.motion_stats.to_json(), "frames": self.corpus.frames}
 
     def update(
         self, state: TrainState, batch: dict[str, Any], key: jax.Array, constants: Any
@@ -114,19 +125,14 @@ class MotionTask:
         return self.held_out.batch(2**31 - 1)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Few-step samples for held-out windows: error and correlation of the lips' opening."""
+        """Few-step samples for held-out windows beside the truth: error of each group in normalised
+        units, and of the lips' opening where it can be read (``motion/readout.py``)."""
         cfg, batch = self.cfg, self._judged
         keep = jnp.ones(len(batch["motion"]), bool)
         motion = sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep)
         truth = batch["motion"][:, cfg.model.past :]
         valid = batch["motion_valid"][:, cfg.model.past :]
-        made, true = aperture(np.asarray(motion))[valid], aperture(truth)[valid]
-        correlation = float(np.corrcoef(made, true)[0, 1]) if made.std() > 0 else 0.0
-        return {
-            "aperture_error": float(np.abs(made - true).mean()),
-            "aperture_correlation": correlation,
-            "aperture_spread": float(made.std() / max(true.std(), 1e-6)),
-        }
+        return compare(self.motion_stats, self.readout, np.asarray(motion)[valid], truth[valid])
 
     def pictures(self, state: TrainState, step: int) -> dict[str, np.ndarray]:
         """Curves of a held-out window, made (dark) over true (light)."""
@@ -134,7 +140,11 @@ class MotionTask:
         batch = jax.tree.map(lambda x: x[:4], self._judged)
         keep = jnp.ones(len(batch["motion"]), bool)
         made = np.asarray(sample_windows(cfg.model, state.ema, self.motion_stats, batch, keep))
-        return {"curves": draw_curves(made, batch["motion"][:, cfg.model.past :])}
+        return {
+            "curves": draw_curves(
+                self.motion_stats.space, made, batch["motion"][:, cfg.model.past :]
+            )
+        }
 
 
 def window_loss(
@@ -197,10 +207,11 @@ def drawn_loss(
         past_valid_BK=batch["motion_valid"][:, :k], motion_valid_BT=motion_valid,
         controls=Controls(*batch["controls"]), keep=keep,
     )  # fmt: skip
-    x0, mouth, logits = out
+    x0, guess, logits = out
     # What comes after the cut of the audio is guesswork: not trained.
     counted = motion_valid & audio_valid[:, k : k + w]
-    per_example, terms = motion_loss(cfg.loss, x0, clean, counted, batch["trust"])
+    space = stats.space
+    per_example, terms = motion_loss(cfg.loss, space, x0, clean, counted, batch["trust"])
     total = per_example.mean()
     terms = {**terms, "x0": total}
     if cfg.loss.sealed:
@@ -211,7 +222,7 @@ def drawn_loss(
     heard = batch["motion_valid"] & audio_valid[:, : k + w] & keep["audio"][:, None]
     heard = heard.at[:, :k].set(heard[:, :k] & keep["past"][:, None])
     if cfg.loss.auxiliary:
-        squared = jnp.square(mouth - target[..., np.asarray(MOUTH)]).mean(-1)
+        squared = jnp.square(guess - target[..., space.heard_numbers]).mean(-1)
         terms["auxiliary"] = masked_mean(squared, heard).mean()
         total = total + cfg.loss.auxiliary * terms["auxiliary"]
     if cfg.loss.viseme and logits is not None:
@@ -267,27 +278,38 @@ def sample_windows(
     return stats.denormalize(_sample(model, params, batch, past, keep_audio))
 
 
-def aperture(motion: np.ndarray) -> np.ndarray:
-    """How far the lips are apart, in weights: jaw, lower and upper lip, less what closes them."""
-    m = {name: motion[..., i] for name, i in MOTION_INDEX.items()}
-    lips = 0.5 * (m["mouthLowerDown_L"] + m["mouthLowerDown_R"])
-    lips = lips + 0.5 * (m["mouthUpperUp_L"] + m["mouthUpperUp_R"])
-    closing = m["mouthClose"] + 0.25 * (m["mouthPress_L"] + m["mouthPress_R"])
-    closing = closing + 0.5 * (m["mouthRollLower"] + m["mouthRollUpper"])
-    return m["jawOpen"] + 0.5 * lips - 0.5 * closing
+def compare(
+    stats: MotionStats, readout: Readout | None, made_NM: np.ndarray, true_NM: np.ndarray
+) -> dict[str, float]:
+    """Frames of generated motion beside true ones, as ``MotionTask.evaluate`` reports them."""
+    space, report = stats.space, {}
+    if readout is None:
+        error = np.abs(made_NM - true_NM) / stats.std
+        for name, index in space.groups.items():
+            report[f"{name}_error"] = float(error[:, list(index)].mean())
+        return report
+    made, true = readout.aperture(made_NM), readout.aperture(true_NM)
+    correlation = float(np.corrcoef(made, true)[0, 1]) if made.std() > 0 else 0.0
+    return {
+        "aperture_error": float(np.abs(made - true).mean()),
+        "aperture_correlation": correlation,
+        "aperture_spread": float(made.std() / max(true.std(), 1e-6)),
+    }
 
 
-CURVES = ("yaw", "pitch", "gaze_yaw", "jawOpen", "mouthPucker", "mouthPress_L", "eyeBlink_L")
-
-
-def draw_curves(made: np.ndarray, true: np.ndarray, *, height: int = 48) -> np.ndarray:
-    """Rows of curves over frames for windows ``(B, W, M)``; a uint8 picture."""
+def draw_curves(
+    space: MotionSpace, made: np.ndarray, true: np.ndarray, *, height: int = 48
+) -> np.ndarray:
+    """Rows of curves over frames for windows ``(B, W, M)``, ``space.shown``; a uint8 picture."""
     batch, frames, _ = made.shape
     scale = 4
-    canvas = np.full((len(CURVES) * height, batch * frames * scale, 3), 255, np.uint8)
-    for r, name in enumerate(CURVES):
-        index = MOTION_INDEX[name]
-        low, high = (-0.05, 1.0) if index >= EXPRESSION.start else (-0.4, 0.4)
+    canvas = np.full((len(space.shown) * height, batch * frames * scale, 3), 255, np.uint8)
+    for r, name in enumerate(space.shown):
+        index = space.index[name]
+        low, high = float(space.low[index]) - 0.05, float(space.high[index])
+        if not np.isfinite(high):
+            farthest = 0.0 if index < POSE.stop else float(np.abs(true[..., index]).max())
+            low, high = -max(0.4, farthest), max(0.4, farthest)  # rad, or units of the code
         for values, colour in ((true, (150, 190, 255)), (made, (20, 20, 20))):
             y = values[..., index].reshape(-1)
             x = np.arange(len(y) * scale)

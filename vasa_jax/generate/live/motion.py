@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
-from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
@@ -63,7 +62,7 @@ class Heard:
 class Hop(NamedTuple):
     """What came of one request."""
 
-    motion: np.ndarray  # (hop, 54) physical, before steering
+    motion: np.ndarray  # (hop, M) physical, before steering
     loud: np.ndarray  # (frames,) whether somebody may be speaking, in the hop and after it
     ms: float  # of the step that made it
     shared: int  # streams in that step
@@ -213,7 +212,7 @@ class LiveMotion:
         loud = {r.place: loud_frames(audio_features.power_db(cfg, features[r.place]))
                 for r in requests}  # fmt: skip
         if not active.any():
-            nothing = np.zeros((hop, MOTION_DIM), np.float32)
+            nothing = np.zeros((hop, self.model.motion_space.dim), np.float32)
             return {place: (nothing, row) for place, row in loud.items()}
         state = self._new_state() if self._state is None else self._state
         self._state, motion = self._advance(state, features, valid, controls, active, reset, seeds)

@@ -17,6 +17,15 @@ LIP_GAP_CM = weights(
     cheekSquint=0.018, mouthDimple=-0.036,
 )  # fmt: skip
 
+# How far the lips are apart, in weights: jaw, lower and upper lip, less what closes them.
+APERTURE = {
+    "jawOpen": 1.0,
+    **{f"{name}_{side}": 0.25 for name in ("mouthLowerDown", "mouthUpperUp") for side in "LR"},
+    "mouthClose": -0.5,
+    **{f"mouthPress_{side}": -0.125 for side in "LR"},
+    **{f"mouthRoll{lip}": -0.25 for lip in ("Lower", "Upper")},
+}
+
 
 def lip_gap_cm(expression: Any) -> Any:
     """Opening of the inner lips in cm, ``(..., 45) -> (...)``, by the linear table; 0 when shut."""
