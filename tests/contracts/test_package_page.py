@@ -28,19 +28,19 @@ def page():
 @pytest.mark.parametrize("url", [URL, URL + "/"])
 def test_pictures_and_links_have_whole_addresses_of_files_that_exist(page, url) -> None:
     targets = TARGET.findall(page(README, url))
-    assert len(targets) == len(TARGET.findall(README)) > 20
+    assert len(targets) == len(TARGET.findall(README)) > 10
     ours = [target for target in targets if target.startswith(URL)]
-    assert len(ours) > 20 and all("://" in target for target in targets)
+    assert len(ours) > 10 and all("://" in target for target in targets)
     for target in ours:
         assert (ROOT / target.removeprefix(f"{URL}/")).is_file(), target
-    assert page(README, url).count("![") == README.count("![") > 5
+    assert page(README, url).count("![") == README.count("![") > 0
 
 
 def test_without_an_address_no_picture_is_broken_and_no_word_is_lost(page) -> None:
     text = page(README, "")
     assert "![" not in text and all("://" in target for target in TARGET.findall(text))
     assert "[arXiv 2404.10667](https://arxiv.org/abs/2404.10667)" in text
-    words = "Programs use the protocol."
+    words = "programs use the protocol."
     assert words in text and words not in README
 
 

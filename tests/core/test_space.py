@@ -48,6 +48,12 @@ def test_depth_is_fixed_and_only_weights_are_bounded(space):
                                 not n.startswith("z_dyn")]  # fmt: skip
 
 
+def test_stretches_of_equal_bounds_cover_all():
+    inf = np.inf
+    assert ARKIT.stretches == ((0, 5, -inf, inf), (5, 6, 0, 0), (6, 9, -inf, inf), (9, 54, 0, 1))
+    assert space_of(LATENT).stretches == ((0, 5, -inf, inf), (5, 6, 0, 0), (6, 12, -inf, inf))
+
+
 def test_a_code_means_nothing_to_another_encoder():
     other = SpaceConfig(kind="latent", dynamics=5, origin="b" * 64)
     assert alike(LATENT, LATENT) and not alike(LATENT, other) and not alike(LATENT, SpaceConfig())

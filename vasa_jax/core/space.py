@@ -72,6 +72,14 @@ class MotionSpace:
         """Places of what the sound decides, rising."""
         return np.array(sorted(i for name in self.heard for i in self.groups[name]))
 
+    @functools.cached_property
+    def stretches(self) -> tuple[tuple[int, int, float, float], ...]:
+        """(first, end, low, high) of neighbours that have the same bounds, in order."""
+        pairs = list(zip(self.low.tolist(), self.high.tolist(), strict=True))
+        ends = [i for i in range(1, self.dim) if pairs[i] != pairs[i - 1]] + [self.dim]
+        starts = [0, *ends[:-1]]
+        return tuple((a, b, *pairs[a]) for a, b in zip(starts, ends, strict=True))
+
     def per_dim(self, values: Mapping[str, float], default: float = 1.0) -> np.ndarray:
         """One number per dimension ``(M,)`` float32 from one per group.
 

@@ -76,4 +76,12 @@ class MotionStats:
         xp = np if isinstance(latent, np.ndarray) else jnp
         shape = (1,) * (latent.ndim - 1) + (-1,)
         motion = latent * self.std.reshape(shape) + self.mean.reshape(shape)
-        return xp.clip(motion, self.space.low.reshape(shape), self.space.high.reshape(shape))
+        parts = []
+        for start, stop, low, high in self.space.stretches:
+            part = motion[..., start:stop]
+            if low == high:
+                part = xp.full_like(part, low)
+            elif np.isfinite(low) or np.isfinite(high):
+                part = xp.clip(part, low, high)
+            parts.append(part)
+        return xp.concatenate(parts, axis=-1)
