@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from vasa_jax.generate.finish.steady import calm, settle
 
 import vasa_jax
 from vasa_jax.core.config import from_json
 from vasa_jax.core.types import EMOTIONS, FPS, MOTION_DIM, SAMPLE_RATE_HZ
 from vasa_jax.face.head import head as heads
 from vasa_jax.generate.engine import Engine
-from vasa_jax.generate.finish.steady import calm, settle
 from vasa_jax.generate.offline import GenerateDefaults, generate_motion, speech_features
 from vasa_jax.io.audio import read_audio
 from vasa_jax.metrics import phonemes, sync

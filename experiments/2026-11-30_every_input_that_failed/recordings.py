@@ -24,8 +24,9 @@ from vasa_jax.metrics import sync
 from vasa_jax.metrics.phonemes import Phoneme, expected_aperture, recognise
 
 try:
-    from vasa_jax.generate.controls import Wishes
     from vasa_jax.generate.finish.steady import calm, settle
+
+    from vasa_jax.generate.controls import Wishes
     from vasa_jax.motion.arkit.lips import lip_gap_cm
 except ModuleNotFoundError:  # the tree before: run there for the figures of before
     from vasa_jax.generate.steady import calm, settle

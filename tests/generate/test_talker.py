@@ -15,7 +15,6 @@ from vasa_jax.core.tree import differences
 from vasa_jax.generate import talker as talkers
 from vasa_jax.generate.controls import controls
 from vasa_jax.generate.engine import Engine
-from vasa_jax.generate.finish.steady import HELD, PLACE, settle
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.generate.talker import RENDER_BATCH, Talker
 from vasa_jax.provenance.examine import examine_pictures
@@ -135,28 +134,11 @@ def test_silence_is_no_error(talker):
 def test_controls_are_kept_whatever_the_weights_say(talker, speech):
     long = np.tile(speech, 3)
     motion = talker.motion(long, controls=controls(gaze=[20, -10], distance=0.8), steps=2)
-    middle = motion[20:-20]
-    np.testing.assert_allclose(np.degrees(middle[:, GAZE].mean(0)), [20, -10], atol=1.5)
-    size = middle[:, MOTION_INDEX["log_scale"]].mean()
-    assert size == pytest.approx(-np.log(0.8), abs=0.03)  # nearer: larger
-
-
-def test_settling_leaves_alone_what_nobody_asked_for():
-    motion = np.random.default_rng(0).normal(size=(40, 54)).astype(np.float32)
-    moved = settle(motion, controls().rows(40)) != motion
-    always = [*PLACE, MOTION_INDEX["mouthClose"]]  # near its place; lips that come near touch
-    assert not np.delete(moved, always, axis=1).any()
-    moved = settle(motion, controls(gaze=[5, 5]).rows(40)) != motion
-    assert moved[:, GAZE].any() and not np.delete(moved, [7, 8, *always], axis=1).any()
-
-
-def test_without_controls_the_head_strays_a_fifth_as_far_and_sways_as_before():
-    fast = np.where(np.arange(200) % 2, 0.01, -0.01)[:, None]  # nothing in a mean over a second
-    motion = np.zeros((200, 54), np.float32)
-    motion[:, PLACE] = 0.1 + fast
-    settled = settle(motion, controls().rows(200))[:, PLACE]
-    want = np.repeat(0.1 * (1 - HELD) + fast, 3, 1)
-    np.testing.assert_allclose(settled[40:-40], want[40:-40], atol=1e-3)  # away from held ends
+    np.testing.assert_allclose(np.degrees(motion[:, GAZE].mean(0)), [20, -10], atol=1.5)
+    size = motion[:, MOTION_INDEX["log_scale"]]
+    assert size.mean() == pytest.approx(-np.log(0.8), abs=0.03)  # nearer: larger
+    np.testing.assert_allclose(np.degrees(motion[0, GAZE]), [20, -10], atol=1e-3)
+    assert size[0] == pytest.approx(-np.log(0.8), abs=1e-5)
 
 
 def test_render_fills_up_its_last_batch(talker):

@@ -27,8 +27,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from vasa_jax.audio import features as audio_features
 from vasa_jax.checkpoint.release import Release
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import Face, FaceFinder
@@ -38,8 +40,8 @@ from vasa_jax.face.warp.autoencoder import Appearance, from_uint8
 from vasa_jax.face.warp.detail import portrait_detail
 from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.engine import engine_for
-from vasa_jax.generate.finish.blinks import add_blinks
-from vasa_jax.generate.finish.steady import calm, settle
+from vasa_jax.generate.finish.arkit import loud_frames, speaking
+from vasa_jax.generate.finish.finish import finish_for
 from vasa_jax.generate.offline import (
     generate_motion,
     roll_chunk,
@@ -202,7 +204,9 @@ class Talker:
             temperature=defaults.temperature,
             progress=None if progress is None else functools.partial(progress, "motion"),
         )
-        motion = add_blinks(settle(calm(motion), controls), seed=seed)
+        loud = loud_frames(audio_features.power_db(engine.motion_config.features, features))
+        finish = finish_for(ARKIT, seed=seed)
+        motion = finish(motion, controls, speaking(loud, total))
         self._spent["motion"] += time.perf_counter() - begin
         return motion
 

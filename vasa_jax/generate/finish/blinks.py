@@ -21,38 +21,11 @@ _SHAPE = np.array([0.55, 1.0, 1.0, 1.0, 0.65, 0.3, 0.1], np.float32)
 _CLOSED = 0.6
 
 
-def add_blinks(motion_TM: np.ndarray, *, seed: int) -> np.ndarray:
-    """Driving motion (T, 54) with blinks at a human rate; the input is not changed.
-
-    The same seed and motion give the same blinks, and longer speech keeps those already placed.
-    """
-    motion = np.array(motion_TM, np.float32)
-    rng = np.random.default_rng((seed, 0xB11C))
-
-    def interval() -> int:
-        return max(1, round(FPS * MEDIAN_INTERVAL_S * float(np.exp(SPREAD * rng.normal()))))
-
-    lids = list(_LIDS)
-    own = motion[:, lids].max(1) > _CLOSED
-    due, t = interval() // 2, 0
-    while t < len(motion):
-        if own[t]:
-            due = t + interval()
-        elif t >= due and not own[t : t + len(_SHAPE)].any():
-            shape = _SHAPE[: len(motion) - t, None]
-            part = slice(t, t + len(shape))
-            motion[part, lids] = np.maximum(motion[part, lids], shape)
-            t += len(shape)
-            due = t + interval()
-            continue
-        t += 1
-    return motion
-
-
 class Blinker:
-    """The same process for a live stream, a few frames at a time and without looking ahead.
+    """Blinks of one stream, any number of frames at a time and without looking ahead.
 
-    A blink of the model that begins while one of ours is on its way joins it.
+    The same seed and motion give the same blinks. A blink of the model that begins while one of
+    ours is on its way joins it.
     """
 
     def __init__(self, *, seed: int):

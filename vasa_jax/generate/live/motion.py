@@ -22,7 +22,7 @@ from vasa_jax.audio import features as audio_features
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
-from vasa_jax.generate.live.steering import loud_frames
+from vasa_jax.generate.finish.arkit import loud_frames
 from vasa_jax.generate.rolling import RollingConfig
 from vasa_jax.motion.model import MotionModelConfig
 

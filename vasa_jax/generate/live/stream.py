@@ -47,8 +47,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate.controls import ControlTracks
+from vasa_jax.generate.finish.arkit import speaking
+from vasa_jax.generate.finish.finish import finish_for
 from vasa_jax.generate.live.engine import LiveConfig as LiveConfig
 from vasa_jax.generate.live.engine import LiveEngine
 from vasa_jax.generate.live.engine import live_engine as live_engine
@@ -103,7 +106,7 @@ class LiveStream:
         self.asked = asked or Asked()
         self.counts = {"frames": 0, "drawn": 0, "skipped": 0, "lost": 0, "filled": 0, "dropped": 0,
                        "interruptions": 0}  # fmt: skip
-        self._steering = Steering(seed=seed, asked=self.asked)
+        self._steering = Steering(finish_for(ARKIT, seed=seed), asked=self.asked)
         self._heard = Heard(live.motion.model)
         self._clock, self._pace, self._microphone = clock, pace, microphone
         self._audio = audio
@@ -394,11 +397,10 @@ class LiveStream:
             drawn = 0 if lost else 1 if late > cfg.late_ms else count
             rows = np.zeros((count, made.motion.shape[-1]), np.float32)
             if not lost:
-                now_loud = np.append(made.loud, False)
                 rows = steering.finish(
                     made.motion[:count],
                     Controls(*(np.asarray(x)[:count] for x in controls)),
-                    [bool(now_loud[i : i + 2].any()) for i in range(count)],
+                    speaking(made.loud, count),
                 )
             pictures = [
                 asyncio.wrap_future(self.engine.ask_picture(self.talker, rows[i]))

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Recordings' motion finished with a centred mean (the tree before), with the streams' own finish,
+# and what if values that are asked for were glided to as slowly as the mean follows. VASA_MEDIA:
+# folder with speech/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source experiments/before.sh
+here=experiments/2026-12-01_one_finish
+tree_before vasa_jax/generate/finish/lag.py
+moved() {
+  at "$1" "$PWD/$here/measure.py" "$PWD/out/one_finish/$2.json" \
+    "$VASA_MEDIA"/speech/{case1_talker,eng}.flac "${@:3}"
+}
+moved before before
+moved after after
+moved after slower --wanted-s 0.3
+.venv/bin/python $here/table.py out/one_finish/{before,after,slower}.json > $here/table.md
