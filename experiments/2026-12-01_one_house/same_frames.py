@@ -1,6 +1,6 @@
 """Motion and unmarked frames of the bundled example as hashes, by the public API of any commit.
 
-    python same_frames.py FRAMES.json     from the root of a checkout; figures that must not change
+python same_frames.py FRAMES.json     from the root of a checkout; figures that must not change
 """
 
 import hashlib

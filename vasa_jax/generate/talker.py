@@ -30,7 +30,6 @@ from PIL import Image
 from vasa_jax.audio import features as audio_features
 from vasa_jax.checkpoint.release import Release
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import Face, FaceFinder
@@ -205,7 +204,7 @@ class Talker:
             progress=None if progress is None else functools.partial(progress, "motion"),
         )
         loud = loud_frames(audio_features.power_db(engine.motion_config.features, features))
-        finish = finish_for(ARKIT, seed=seed)
+        finish = finish_for(engine.motion_config.motion_space, seed=seed)
         motion = finish(motion, controls, speaking(loud, total))
         self._spent["motion"] += time.perf_counter() - begin
         return motion

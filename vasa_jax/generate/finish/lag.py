@@ -40,11 +40,13 @@ class Settled:
 
     The model was asked through its condition token, too, and what it adds at higher frequency
     (saccades, sway) stays; this only removes a lasting offset from the number the user gave. What
-    is asked for later than in the first frame is come to within ``GLIDE_S``, and let go alike.
+    is asked for later than in the first frame is come to as slowly as the mean follows: the model
+    turns at once, the mean still says where it was, and the two cancel; a quicker glide overshoots
+    (experiments/2026-12-01_one_finish). What is let go is let go within ``GLIDE_S``.
     """
 
     def __init__(self) -> None:
-        self._slow, self._weight, self._wanted = Lag(SLOW_S), Lag(GLIDE_S), Lag(GLIDE_S)
+        self._slow, self._weight, self._wanted = Lag(SLOW_S), Lag(GLIDE_S), Lag(SLOW_S)
 
     def __call__(self, own: np.ndarray, target: np.ndarray, on: Any) -> np.ndarray:
         """One frame: the model's own numbers (C,), those asked for, and how firmly, 0 to 1."""

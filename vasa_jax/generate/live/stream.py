@@ -47,7 +47,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.finish.arkit import speaking
@@ -106,7 +105,9 @@ class LiveStream:
         self.asked = asked or Asked()
         self.counts = {"frames": 0, "drawn": 0, "skipped": 0, "lost": 0, "filled": 0, "dropped": 0,
                        "interruptions": 0}  # fmt: skip
-        self._steering = Steering(finish_for(ARKIT, seed=seed), asked=self.asked)
+        self._steering = Steering(
+            finish_for(live.motion.model.motion_space, seed=seed), asked=self.asked
+        )
         self._heard = Heard(live.motion.model)
         self._clock, self._pace, self._microphone = clock, pace, microphone
         self._audio = audio
