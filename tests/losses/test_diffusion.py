@@ -5,7 +5,8 @@ import pytest
 from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import ARKIT, SpaceConfig, space_of
-from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss, unsealed
+from vasa_jax.losses.closures import unsealed
+from vasa_jax.losses.diffusion import MotionLossConfig, group_weights, motion_loss
 
 LATENT = space_of(SpaceConfig(kind="latent", dynamics=6))
 

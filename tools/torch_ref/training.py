@@ -21,7 +21,8 @@ from tools.torch_ref.rolling import alpha_sigma
 from tools.torch_ref.volumetric import VolumetricFace
 from vasa_jax.core.arkit import EXPRESSION, LIPS
 from vasa_jax.core.types import Controls
-from vasa_jax.losses.diffusion import SHUT_CM, group_weights
+from vasa_jax.losses.closures import SHUT_CM
+from vasa_jax.losses.diffusion import group_weights
 from vasa_jax.motion.arkit.lips import LIP_GAP_CM
 from vasa_jax.motion.latents import MotionStats
 from vasa_jax.train.motion import MotionTrainConfig

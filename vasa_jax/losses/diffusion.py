@@ -4,11 +4,6 @@ Equation 1 of the paper is a plain mean square error. In normalised units many n
 would drown the 7 of the pose, and many small ones the lips, so the error is the mean within each
 group of the motion space (``MotionSpace.groups``), then a weighted sum over groups.
 The optional velocity term is the same error of frame-to-frame differences.
-
-The mean square error knows no difference between lips that part by a hair where they must be shut
-and lips that open a little less than they should, but a viewer does. ``unsealed`` charges only the
-first: where it is unsure whether there is a p, b or m, the model then leans towards one. It is for
-named weights, since it must know which of them part the lips.
 """
 
 from __future__ import annotations
@@ -20,12 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vasa_jax.core.arkit import EXPRESSION, LIPS
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import MotionSpace
-from vasa_jax.motion.arkit.lips import lip_gap_cm
-
-SHUT_CM = 0.05  # lips that are no farther apart are shut
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +27,7 @@ class MotionLossConfig:
     # together) weigh the same.
     groups: Mapping[str, float] = dataclasses.field(default_factory=dict)
     velocity: float = 0.0
-    sealed: float = 0.0  # per cm^2 of what parts lips that should be shut (``unsealed``)
+    sealed: float = 0.0  # per cm^2 of what parts lips that should be shut (``losses/closures.py``)
     auxiliary: float = 0.0  # the audio encoder's own guess of what is heard
     viseme: float = 0.0  # the audio encoder's guess of the viseme
 
@@ -88,19 +79,3 @@ def motion_loss(
         for name, index in space.groups.items()
     }
     return per_example, terms
-
-
-def unsealed(
-    predicted_BTM: jax.Array, target_BTM: jax.Array, valid_BT: jax.Array,
-    trust_BM: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
-    """Mean square gap in cm^2 between lips that are shut in the target, per example ``(B,)``.
-
-    Motion is physical, not normalised. The mean is over all valid frames, so a rare closure costs
-    as much as it would in the mean square error. ``trust_BM``: as in ``motion_loss``; the lips
-    count as much as the least trusted of their weights.
-    """
-    shut = valid_BT & (lip_gap_cm(target_BTM[..., EXPRESSION]) < SHUT_CM)
-    gap = lip_gap_cm(jnp.where(valid_BT[..., None], predicted_BTM[..., EXPRESSION], 0.0))
-    mean = masked_mean(jnp.where(shut, jnp.square(gap), 0.0), valid_BT)
-    return mean if trust_BM is None else mean * trust_BM[:, np.asarray(LIPS)].min(-1)

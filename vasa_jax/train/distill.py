@@ -51,7 +51,8 @@ from vasa_jax.diffusion.samplers import SAMPLERS, Denoiser, Step
 from vasa_jax.diffusion.schedules import Schedule
 from vasa_jax.diffusion.times import TIME_GRIDS
 from vasa_jax.generate.offline import GenerateDefaults
-from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss, unsealed
+from vasa_jax.losses.closures import unsealed
+from vasa_jax.losses.diffusion import MotionLossConfig, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.guided import Seen, guided_denoiser
 from vasa_jax.motion.latents import MotionStats

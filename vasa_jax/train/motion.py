@@ -27,7 +27,8 @@ from vasa_jax.data.folders import data_folder
 from vasa_jax.data.motions import MotionDataConfig, MotionWindows
 from vasa_jax.diffusion import samplers, times
 from vasa_jax.diffusion.process import corrupt
-from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss, unsealed
+from vasa_jax.losses.closures import unsealed
+from vasa_jax.losses.diffusion import MotionLossConfig, masked_mean, motion_loss
 from vasa_jax.motion.conditions import DropConfig, sample_keep, sample_tail
 from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModel, MotionModelConfig, init_params
