@@ -1,7 +1,7 @@
 r"""The sync judge (``metrics/sync_net.py``): which mouth belongs to which sound.
 
-Data     python -m vasa_jax.prepare.lips videos $VASA_DATA/lips_grid --folder GRID
-         python -m vasa_jax.prepare.lips acted $VASA_DATA/lips_acted \
+Data     python -m vasa_jax.prepare.sync_clips videos $VASA_DATA/lips_grid --folder GRID
+         python -m vasa_jax.prepare.sync_clips acted $VASA_DATA/lips_acted \
              --folder $VASA_DATA/motion_synthetic
 Run      vasa-jax train --config configs/sync_net.py --workdir runs/sync_net
 Then     python tools/make_sync_net.py runs/sync_net

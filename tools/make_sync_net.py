@@ -19,7 +19,7 @@ from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.data.shards import read_shard, write_shard
 from vasa_jax.metrics import sync_net
-from vasa_jax.prepare.lips import lip_clip
+from vasa_jax.prepare.sync_clips import lip_clip
 from vasa_jax.prepare.videos import video_landmarks, video_sound
 from vasa_jax.train.sync_net import ranks
 

@@ -14,7 +14,7 @@ from vasa_jax.cli.main import main
 from vasa_jax.io.image import write_image
 from vasa_jax.io.video import VideoWriter, read_video
 from vasa_jax.provenance import manifest
-from vasa_jax.provenance.identity import local_identity
+from vasa_jax.provenance.certificate import local_identity
 from vasa_jax.provenance.payload import Payload
 from vasa_jax.provenance.watermark import Marker
 

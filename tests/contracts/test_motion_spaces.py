@@ -56,9 +56,7 @@ def named(tree: ast.Module) -> set[str]:
 
 
 def test_it_sees_names_numbers_and_imports_and_no_prose() -> None:
-    code = (
-        '"""jawOpen, 54"""\nfrom vasa_jax.core import arkit\nx = 54, "jawOpen", 54.0, "mouthSmile"'
-    )
+    code = '"jawOpen, 54"\nfrom vasa_jax.core import arkit\nx = 54, "jawOpen", 54.0, "mouthSmile"'
     assert named(ast.parse(code)) == {"vasa_jax.core.arkit", "54", "jawOpen", "mouthSmile"}
     assert not named(ast.parse("x = 0.54, 540, 'jaw opens'"))
 

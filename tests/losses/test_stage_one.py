@@ -9,8 +9,8 @@ import pytest
 
 from vasa_jax.losses import adversarial, disentangle
 from vasa_jax.losses.eyes import CORNERS, SIZE, eye_crops, eye_distance
-from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.perceptual import feature_distance, load_vgg16
+from vasa_jax.losses.recognition import identity_distance
 from vasa_jax.losses.reconstruction import on_foreground
 
 

@@ -12,9 +12,9 @@ import pytest
 from vasa_jax.core.errors import UserError
 from vasa_jax.io.image import write_image
 from vasa_jax.io.video import VideoWriter
-from vasa_jax.provenance import identity as identities
+from vasa_jax.provenance import certificate as identities
+from vasa_jax.provenance.certificate import local_identity, own_identity
 from vasa_jax.provenance.consent import checked_consent
-from vasa_jax.provenance.identity import local_identity, own_identity
 from vasa_jax.provenance.manifest import Claim, SigningFailed, read_manifest, sign
 
 pytest.importorskip("c2pa")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vasa_jax.io.atomic import existing_file
-from vasa_jax.provenance.identity import identity_folder
+from vasa_jax.provenance.certificate import identity_folder
 from vasa_jax.runtime import compile_cache, places
 from vasa_jax.runtime.places import typed
 
@@ -114,10 +114,10 @@ import os, sys
 from vasa_jax.runtime.compile_cache import cache_dir
 from vasa_jax.runtime.places import typed
 from vasa_jax.io.fetch import cache_folder
-from vasa_jax.provenance import identity
-identity._made()
+from vasa_jax.provenance import certificate
+certificate._made()
 os.setgroups([]); os.setgid(12345); os.setuid(12345)
-print(cache_dir(), cache_folder(), typed("~/x"), identity.local_identity().algorithm, sep="|")
+print(cache_dir(), cache_folder(), typed("~/x"), certificate.local_identity().algorithm, sep="|")
 """
     tmp_path.chmod(0o777)
     for folder in tmp_path.parents:  # pytest's own, with one for each of its processes or without

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from jax.interpreters import partial_eval
 
-from vasa_jax.bench.operations import inner_jaxprs, products_per_result
+from vasa_jax.runtime.operations import inner_jaxprs, products_per_result
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 # Written to memory, from operands that lie in memory.

@@ -18,9 +18,7 @@ import json
 import shutil
 import tarfile
 import tempfile
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,7 +28,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.tree import flatten, unflatten
-from vasa_jax.io.fetch import cache_folder
+from vasa_jax.io.fetch import cache_folder, sha256_of, transfer
 from vasa_jax.runtime import unfinished
 from vasa_jax.runtime.places import typed
 
@@ -100,7 +98,7 @@ def save_release(
             text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
             (draft / name).write_text(text + "\n", encoding="utf-8")
         (draft / CARD).write_text(card, encoding="utf-8")
-        lines = "".join(f"{_sha256(draft / name)}  {name}\n" for name in sorted(FILES))
+        lines = "".join(f"{sha256_of(draft / name)}  {name}\n" for name in sorted(FILES))
         (draft / SHA256).write_text(lines, encoding="utf-8")
         for file in draft.iterdir():
             file.chmod(0o644)
@@ -177,7 +175,7 @@ def verify(folder: str | Path) -> str:
     for name, digest in listed.items():
         if not (folder / name).is_file():
             raise UserError(f"release {folder}: {name} is missing; fetch the release again")
-        if _sha256(folder / name) != digest:
+        if sha256_of(folder / name) != digest:
             raise UserError(
                 f"release {folder}: checksum of {name} does not match; fetch the release again"
             )
@@ -249,7 +247,7 @@ def _fetch(url: str) -> Path:
             part.mkdir(parents=True)
             archive = part / "archive"
             _download(address, archive)
-            if _sha256(archive) != wanted:
+            if sha256_of(archive) != wanted:
                 raise UserError(f"checksum of {address} does not match; was the address copied?")
             _unpack(archive, part / "content")
             try:
@@ -267,9 +265,8 @@ def _fetch(url: str) -> Path:
 
 def _download(address: str, path: Path) -> None:
     try:
-        with urllib.request.urlopen(address, timeout=30) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        transfer(address, path)
+    except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"cannot fetch {address}: {reason}") from error
 
@@ -285,11 +282,6 @@ def _unpack(archive: Path, folder: Path) -> None:
                 tar.extractall(folder, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise UserError(f"not a .zip or .tar archive of a release: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_hex(text: str) -> bool:

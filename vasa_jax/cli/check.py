@@ -180,7 +180,7 @@ def _cache() -> str:
 
 def _identity() -> str:
     """Where manifests get their signature from; nothing is made here."""
-    from vasa_jax.provenance.identity import identity_folder
+    from vasa_jax.provenance.certificate import identity_folder
 
     path = identity_folder() / "identity.pem"
     return f"{path} ({'' if path.exists() else 'made with the first video; '}$VASA_IDENTITY)"

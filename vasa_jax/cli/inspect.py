@@ -42,7 +42,7 @@ class Module:
     name: str  # path, cut after --depth parts
     parameters: int
     bytes: int  # as stored in training
-    flops: int  # of one call of each function of inference, see bench/operations.py
+    flops: int  # of one call of each function of inference, see runtime/operations.py
     activation_bytes: int
 
 
@@ -103,8 +103,8 @@ def modules_of(params: Any, depth: int, calls: Sequence[Call] = ()) -> list[Modu
 
     Work of ``calls`` that no branch does (geometry, sampling) is a last row, OUTSIDE.
     """
-    from vasa_jax.bench.operations import Work, count_work, gather_branches
     from vasa_jax.core.tree import SEPARATOR, count, flatten, num_bytes
+    from vasa_jax.runtime.operations import Work, count_work, gather_branches
 
     sums: dict[str, list[int]] = {}
     for name, leaf in flatten(params).items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from vasa_jax.cli.main import version
 from vasa_jax.core.errors import UserError
-from vasa_jax.provenance.identity import Identity, local_identity, own_identity
+from vasa_jax.provenance.certificate import Identity, local_identity, own_identity
 
 
 class Signing:

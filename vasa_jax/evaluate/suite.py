@@ -15,7 +15,7 @@ import numpy as np
 
 from vasa_jax.core.types import FPS
 from vasa_jax.face.find import align
-from vasa_jax.metrics import identity, image, motion, mouth, sync, sync_net
+from vasa_jax.metrics import identity, image, motion, open_mouth, sync, sync_net
 from vasa_jax.metrics.phonemes import Phoneme
 
 REFERENCE_FILE = Path(__file__).parent / "reference.json"
@@ -136,7 +136,7 @@ def measure_clip(
     if portrait is not None:
         own = face_sharpness(portrait.image, portrait.landmarks)
         found["sharpness_ratio"] = found["sharpness"] / max(own, 1e-9)
-    found.update(mouth.measure(judged))
+    found.update(open_mouth.measure(judged))
     found.update(_identity(judged, portrait, judges))
     return found
 

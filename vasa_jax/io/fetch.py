@@ -42,6 +42,13 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def transfer(url: str, path: Path) -> None:
+    """What is at ``url``, into the file ``path``. Raises OSError (URLError is one)."""
+    request = urllib.request.Request(url, headers={"User-Agent": "vasa-jax"})
+    with urllib.request.urlopen(request, timeout=60) as answer, path.open("wb") as out:
+        shutil.copyfileobj(answer, out, 1 << 20)
+
+
 def download(url: str, target: Path, *, sha256: str) -> Path:
     """``url`` as the file ``target``; an existing file with the right digest is kept.
 
@@ -53,14 +60,12 @@ def download(url: str, target: Path, *, sha256: str) -> Path:
     part = unfinished.name_for(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        request = urllib.request.Request(url, headers={"User-Agent": "vasa-jax"})
-        with urllib.request.urlopen(request, timeout=60) as answer, part.open("wb") as out:
-            shutil.copyfileobj(answer, out, 1 << 20)
+        transfer(url, part)
         found = sha256_of(part)
         if found != sha256:
             raise UserError(f"{url} has sha256 {found[:12]}..., expected {sha256[:12]}...")
         part.replace(target)
-    except (urllib.error.URLError, OSError) as error:
+    except OSError as error:
         raise UserError(
             f"cannot download {url} ({error}); connect once, or put the file at {target}"
         ) from error

@@ -20,7 +20,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from vasa_jax.provenance.identity import Identity
+from vasa_jax.provenance.certificate import Identity
 from vasa_jax.runtime import unfinished
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

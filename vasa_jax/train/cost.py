@@ -9,11 +9,10 @@ backward, of the whole batch on all devices. The rest (norms, softmax, optimiser
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator
 from typing import Any
 
 from vasa_jax.core.mesh import shard_bytes
+from vasa_jax.runtime.operations import count_flops
 
 PyTree = Any
 
@@ -65,39 +64,3 @@ def step_cost(jaxpr: Any, compiled: Any, state: Any, shardings: Any, compile_s: 
         batch=max(arguments - params - opt_state - ema, 0),
         temporary=getattr(memory, "temp_size_in_bytes", 0), compile_s=compile_s,
     )  # fmt: skip
-
-
-def count_flops(jaxpr: Any) -> float:
-    """Operations in matrix products and convolutions of a (closed) jaxpr, see the module header."""
-    total = 0.0
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contract, _), _ = params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            inner = math.prod(left[i] for i in contract)
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * inner
-        elif name == "conv_general_dilated":
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * _taps(equation)
-        elif name == "cond":
-            total += max(count_flops(branch) for branch in params["branches"])
-        else:
-            times = params["length"] if name == "scan" else 1
-            total += times * sum(count_flops(inner) for inner in _inner(params))
-    return total
-
-
-def _taps(equation: Any) -> float:
-    """Products per output of a convolution; dilated inputs (transposes) are zeros in between."""
-    numbers = equation.params["dimension_numbers"]
-    kernel = equation.invars[1].aval.shape
-    spatial = math.prod(kernel[i] for i in numbers.rhs_spec[2:])
-    stretched = math.prod(equation.params["lhs_dilation"])
-    return spatial * kernel[numbers.rhs_spec[1]] / stretched
-
-
-def _inner(params: dict[str, Any]) -> Iterator[Any]:
-    for value in params.values():
-        for part in value if isinstance(value, list | tuple) else (value,):
-            if hasattr(getattr(part, "jaxpr", part), "eqns"):
-                yield part

@@ -27,7 +27,7 @@ from vasa_jax.face.head.head import Head
 from vasa_jax.face.warp import inpaint
 from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig, left_to_paint, to_uint8
 from vasa_jax.face.warp.geometry import Maps, drive_geometry
-from vasa_jax.losses.identity import identity_distance
+from vasa_jax.losses.recognition import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1
 from vasa_jax.train.initial import initial_weights
 from vasa_jax.train.loop import LoopConfig

@@ -46,8 +46,8 @@ from vasa_jax.face.volume.discriminator import Discriminator, DiscriminatorConfi
 from vasa_jax.face.warp.autoencoder import to_uint8
 from vasa_jax.losses import adversarial, disentangle
 from vasa_jax.losses.eyes import eye_distance
-from vasa_jax.losses.identity import identity_distance
 from vasa_jax.losses.perceptual import feature_distance
+from vasa_jax.losses.recognition import identity_distance
 from vasa_jax.losses.reconstruction import on_foreground, weighted_l1
 from vasa_jax.train.disguise import DisguiseConfig, disguise
 from vasa_jax.train.initial import initial_weights

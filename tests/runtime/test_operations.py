@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.bench.operations import Work, count_work, gather_branches
+from vasa_jax.runtime.operations import Work, count_work, gather_branches
 
 
 class Pair(nn.Module):

@@ -5,8 +5,8 @@ Real mouths come from videos of one talking person each, acted ones from motion 
 of the head model, with a detector's errors. A clip is a ``MotionClip`` whose motion is
 ``mouth_curves``; shards, splits and windows are those of stage 2.
 
-    python -m vasa_jax.prepare.lips videos OUT --folder DIR
-    python -m vasa_jax.prepare.lips acted OUT --folder DIR
+    python -m vasa_jax.prepare.sync_clips videos OUT --folder DIR
+    python -m vasa_jax.prepare.sync_clips acted OUT --folder DIR
 """
 
 from __future__ import annotations

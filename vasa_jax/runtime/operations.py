@@ -43,6 +43,11 @@ def count_work(function: Callable[..., Any], *arguments: Any) -> dict[str, Work]
     return table
 
 
+def count_flops(jaxpr: Any) -> int:
+    """FLOPs of one call of a traced program, a jaxpr or a closed one."""
+    return sum(work.flops for _, work in _walk(getattr(jaxpr, "jaxpr", jaxpr), ""))
+
+
 def gather_branches(table: dict[str, Work], depth: int) -> dict[str, Work]:
     """The table with paths cut after ``depth`` parts."""
     short: dict[str, Work] = {}
@@ -71,20 +76,21 @@ def _walk(jaxpr: Any, outer: str, times: int = 1, kept: int = 1) -> Iterator[tup
             yield (
                 _modules(path),
                 Work(
-                    flops=times * 2 * size * products_per_result(eqn),
+                    flops=round(times * 2 * size * products_per_result(eqn)),
                     result_bytes=kept * size * out.dtype.itemsize,
                 ),
             )
 
 
-def products_per_result(eqn: Any) -> int:
-    """Multiply-adds per number of the result."""
+def products_per_result(eqn: Any) -> float:
+    """Multiply-adds per number of the result; those with the zeros of a dilated input left out."""
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
     if eqn.primitive.name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
-        return math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(kernel) / (outputs * math.prod(eqn.params["lhs_dilation"]))
     return 0
 
 
@@ -105,9 +111,9 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
                 yield part.jaxpr
 
 
-def _price(jaxpr: Any) -> int:
+def _price(jaxpr: Any) -> float:
     """Rough number of operations, to tell the dearer of two."""
-    price = 0
+    price = 0.0
     for eqn in jaxpr.eqns:
         inner = sum(map(_price, inner_jaxprs(eqn)))
         own = sum(math.prod(v.aval.shape) for v in eqn.outvars)
