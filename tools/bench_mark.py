@@ -188,17 +188,22 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def cost(args: argparse.Namespace) -> None:
-    """CPU milliseconds per frame of the mark and of the renderer on the same machine."""
+    """CPU time of the mark and the renderer a frame, and of a search where no mark is."""
     import vasa_jax
+    from vasa_jax.provenance import detector
     from vasa_jax.provenance.payload import Payload
     from vasa_jax.provenance.watermark import Marker
 
-    table: dict[str, Any] = {"mark_ms": {}}
+    table: dict[str, Any] = {"mark_ms": {}, "search_s": {}}
     rng = np.random.default_rng(0)
     for side in (256, 512, 720, 1024):
         frame = rng.integers(0, 256, (side, side, 3), np.uint8)
         marker = Marker(Payload.of(RELEASE), side, side)
         table["mark_ms"][str(side)] = _milliseconds(lambda m=marker, f=frame: m(f), 60)
+    for height, width in ((256, 256), (512, 512), (1080, 1920)):
+        grey = rng.uniform(0, 255, (height, width)).astype(np.float32)
+        took = _milliseconds(lambda g=grey: detector.find(g), 3) / 1e3
+        table["search_s"][f"{width}x{height}"] = took
     talker = vasa_jax.Talker("lite", vasa_jax.example_portrait())
     motion = np.zeros((4, 54), np.float32)
     engine = talker.engine
@@ -313,6 +318,10 @@ def _markdown(summary: dict, name: str) -> str:
               "|---|---|---|", f"| render, 256 px | {render:.1f} | |"]  # fmt: skip
     for side, ms in cost_ms["mark_ms"].items():
         lines.append(f"| mark, {side} px | {ms:.2f} | {100 * ms / render:.1f} % |")
+    lines += ["", "CPU seconds of a search of a stretch (5 s) where no mark is, which looks",
+              "everywhere.", "", "| picture | s |", "|---|---|"]  # fmt: skip
+    for size, seconds in cost_ms["search_s"].items():
+        lines.append(f"| {size} | {seconds:.1f} |")
     return "\n".join([*lines, ""])
 
 

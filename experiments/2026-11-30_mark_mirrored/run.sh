@@ -13,7 +13,6 @@ tools/bench_mark clips "$out" \
 rm -f "$out"/clips/{047,051,066,252,271,302}_full.mkv    # the largest whole pictures: an hour of coding
 tools/bench_mark attack "$out"
 tools/bench_mark robust "$out"
-tools/bench_mark clean "$out" --changes turns "$MEDIA"/clips/*.mp4 "$MEDIA"/grid/*.mp4
-tools/bench_mark clean "$out" --changes all "$test"/* "$train"/*
+tools/bench_mark clean "$out" --changes all "$MEDIA"/clips/*.mp4 "$MEDIA"/grid/*.mp4 "$test"/* "$train"/*
 tools/bench_mark cost "$out"
 tools/bench_mark card "$out" --name "mark_cpu2_$(date +%F)"
