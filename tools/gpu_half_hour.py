@@ -137,7 +137,7 @@ class HalfHour:
         smoke = self.args.smoke
         config = f"configs/{stage.config}.py" + (":smoke" if smoke else "")
         chosen = {**(stage.smoke if smoke else stage.settings), "optim.steps": str(steps)}
-        out = ["-m", "vasa_jax.cli.main", "train", "--config", config, "--workdir", str(workdir)]
+        out = ["-m", "vasa_jax", "train", "--config", config, "--workdir", str(workdir)]
         taught = self.runs / "motion"
         teacher = taught if (taught / "checkpoints").is_dir() else "lite"
         for name, value in chosen.items():
@@ -148,7 +148,7 @@ class HalfHour:
 
     def release(self) -> None:
         """The bundled release with what was learned in its place."""
-        command = ["-m", "vasa_jax.cli.main", "release", "build", "--base", "lite", "--overwrite"]
+        command = ["-m", "vasa_jax", "release", "build", "--base", "lite", "--overwrite"]
         command += ["--float16", "face", "motion", "student", "head"]
         found = [s.name for s in STAGES if (self.runs / s.name / "checkpoints").is_dir()]
         for name in found:

@@ -24,7 +24,7 @@ def running(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
     Raises RuntimeError where it does not start.
     """
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "vasa_jax", "serve", "--port", "0", *options]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ("kind", "step", "samples_per_s", "data_wait", "step_s", "data_s", "compute_s",
             "checkpoint_s", "tflops_per_s", "device_gb")  # fmt: skip
 ROWS = 12  # of the table
+# Older commits have no ``python -m vasa_jax``.
+MAIN = "import sys; from vasa_jax.cli.main import main; sys.exit(main())"
 
 
 class Difference(NamedTuple):
@@ -105,7 +107,7 @@ def tree_of(commit: str, folder: Path) -> Iterator[Path]:
 def trained(tree: Path, workdir: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The training lines of a run's log."""
     settings = ["loop.evaluate_every=0", "loop.picture_every=0", "loop.log_every=1", *args.set]
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "train", "--config", args.config,
+    command = [sys.executable, "-c", MAIN, "train", "--config", args.config,
                "--workdir", str(workdir), *(f"--set={s}" for s in settings)]  # fmt: skip
     if args.steps:
         command += ["--steps", str(args.steps)]

@@ -97,7 +97,7 @@ class Training:
         self.name = config.split("/")[-1].replace(".py", "")
         self.run = disk.folder / self.name.replace(":", "_")
         self.disk, self.rng = disk, random.Random(f"{seed} {config}")
-        self.words = [sys.executable, "-m", "vasa_jax.cli.main", "train", "--config", config]
+        self.words = [sys.executable, "-m", "vasa_jax", "train", "--config", config]
         for setting in (
             f"loop.workers={workers}", "loop.checkpoint_every=5", "loop.log_every=1",
             "loop.picture_every=20", "loop.evaluate_every=20",

@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 import pytest
 
-from vasa_jax.cli import evaluate
+from vasa_jax.cli import evaluate, files
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EMOTIONS
 from vasa_jax.evaluate import clips, obedience
@@ -36,9 +36,9 @@ def test_an_unknown_judge_is_refused():
 
 def test_a_folder_without_pictures_says_so(tmp_path):
     with pytest.raises(UserError, match="holds no image file"):
-        evaluate._files(str(tmp_path), evaluate.IMAGES, "image")
+        files.files_of(str(tmp_path), files.IMAGES, "image")
     with pytest.raises(UserError, match="no such folder"):
-        evaluate._files(str(tmp_path / "none"), evaluate.IMAGES, "image")
+        files.files_of(str(tmp_path / "none"), files.IMAGES, "image")
 
 
 def test_a_clip_without_speech_is_reported_too(capsys):

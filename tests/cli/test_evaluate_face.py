@@ -21,7 +21,7 @@ from vasa_jax.core.errors import UserError  # noqa: E402
 from vasa_jax.evaluate.faces import FaceRuns  # noqa: E402
 from vasa_jax.io.parts import Parts  # noqa: E402
 from vasa_jax.synth.person import person  # noqa: E402
-from vasa_jax.synth.person.mesh_head import load_mesh_head  # noqa: E402
+from vasa_jax.synth.person.load_head import load_mesh_head  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
 SETTINGS = evaluate_face.Settings(

@@ -31,7 +31,7 @@ def test_one_full_size_update_and_forward_pass(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "vasa_jax.cli.main",
+        "vasa_jax",
         "train",
         "--config",
         "configs/face_512.py",

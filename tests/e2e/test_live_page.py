@@ -197,7 +197,7 @@ def test_what_the_browser_records_carries_the_mark(page, tmp_path):
     begin(page)
     recorded = tmp_path / "recorded.webm"
     recorded.write_bytes(base64.b64decode(page.evaluate(RECORD)))
-    command = [sys.executable, "-m", "vasa_jax.cli.main", "verify", "--json", str(recorded)]
+    command = [sys.executable, "-m", "vasa_jax", "verify", "--json", str(recorded)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     report = json.loads(found.stdout)["files"][0]
     assert found.returncode == 0 and report["mark"]["found"], report

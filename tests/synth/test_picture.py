@@ -13,7 +13,8 @@ pytest.importorskip("cv2")
 
 from vasa_jax.synth import clips  # noqa: E402
 from vasa_jax.synth.person import picture as synthetic
-from vasa_jax.synth.person.mesh_head import load_mesh_head, place, project  # noqa: E402
+from vasa_jax.synth.person.load_head import load_mesh_head  # noqa: E402
+from vasa_jax.synth.person.mesh_head import place, project  # noqa: E402
 from vasa_jax.synth.person.person import make_person  # noqa: E402
 from vasa_jax.synth.speech import voice
 

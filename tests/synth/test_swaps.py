@@ -13,7 +13,8 @@ pytest.importorskip("cv2")
 
 from vasa_jax.synth.person import picture as synthetic
 from vasa_jax.synth.person import swaps  # noqa: E402
-from vasa_jax.synth.person.mesh_head import crop_placement, load_mesh_head, move_placement  # noqa: E402
+from vasa_jax.synth.person.load_head import load_mesh_head  # noqa: E402
+from vasa_jax.synth.person.mesh_head import crop_placement, move_placement  # noqa: E402
 from vasa_jax.synth.person.person import make_person  # noqa: E402
 
 SIZE = 64

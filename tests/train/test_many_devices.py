@@ -199,7 +199,7 @@ def test_the_only_task_of_a_host_sees_all_of_its_devices(tasks):
 
 def test_a_batch_that_does_not_divide_is_told_before_anything_is_loaded(tmp_path):
     run = tmp_path / "run"
-    words = ["-m", "vasa_jax.cli.main", "train", "--workdir", run]
+    words = ["-m", "vasa_jax", "train", "--workdir", run]
     words += ["--config", "configs/face_256_lite.py", "--set", "data.folder=/nowhere"]
     process = eight_devices(*words)
     said, _ = process.communicate(timeout=300)
@@ -214,7 +214,7 @@ def test_a_batch_that_does_not_divide_is_told_before_anything_is_loaded(tmp_path
     ("motion_base", 8), ("motion_encoder", 8),
 ])  # fmt: skip
 def test_smoke_variants_run_on_eight_devices(name, used, tmp_path):
-    words = ["-m", "vasa_jax.cli.main", "train", "--workdir", tmp_path / "run", "--steps", 1]
+    words = ["-m", "vasa_jax", "train", "--workdir", tmp_path / "run", "--steps", 1]
     words += ["--config", f"configs/{name}.py:smoke", "--set", "loop.picture_every=0"]
     (said,) = finish(eight_devices(*words, "--set", "loop.evaluate_every=0"))
     assert "finished 1 steps" in said

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from vasa_jax.cli.files import IMAGES, SOUNDS, files_of, write_json
 
 DESCRIPTION = """\
 Measure talking faces: is a face found, is it the same person, do the lips follow the speech, do
@@ -29,8 +29,6 @@ examples:
   vasa-jax evaluate face lite --head facekit.npz --json face.json --sheet face.png
 """
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 KINDS = ("gaze", "distance", "emotion")  # of controls
 
 
@@ -115,22 +113,6 @@ def run(args: argparse.Namespace) -> int:
     return verbs[args.what](args, judges)
 
 
-def _files(path: str, endings: Sequence[str], what: str) -> list[Path]:
-    """The files of a folder with one of the endings, or the one file; sorted."""
-    from vasa_jax.core.errors import UserError
-    from vasa_jax.runtime.places import typed
-
-    root = typed(path)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise UserError(f"no such folder or {what} file: {root}")
-    found = sorted(p for p in root.iterdir() if p.suffix.lower() in endings)
-    if not found:
-        raise UserError(f"{root} holds no {what} file ({', '.join(endings)})")
-    return found
-
-
 def _folder(path: str | None) -> Path | None:
     return None if path is None else Path(path)
 
@@ -162,15 +144,7 @@ def _finish(args: argparse.Namespace, clips: list[dict[str, Any]], about: dict[s
     print(f"\n{len(clips)} clips, {sum(c['seconds'] for c in clips):.0f} s\n")
     print(suite.table(summary))
     if args.json:
-        _write_json(args.json, {"about": about, "summary": summary, "clips": clips})
-
-
-def _write_json(path: str | Path, value: Any) -> None:
-    from vasa_jax.evaluate import suite
-    from vasa_jax.io.atomic import replacing
-
-    with replacing(path) as part:
-        part.write_text(json.dumps(suite.plain(value), indent=1, allow_nan=False) + "\n")
+        write_json(args.json, {"about": about, "summary": summary, "clips": clips})
 
 
 def _video(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
@@ -185,7 +159,7 @@ def _video(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     if args.reference:
         known = suite.reference()
         known.setdefault("people", {})[args.reference] = suite.summarise(found)
-        _write_json(suite.REFERENCE_FILE, known)
+        write_json(suite.REFERENCE_FILE, known)
     return 0
 
 
@@ -195,7 +169,7 @@ def _identity(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.evaluate.judges import calibrate, shots
 
     people = []
-    for path in _files(args.portraits, IMAGES, "image"):
+    for path in files_of(args.portraits, IMAGES, "image"):
         try:
             people.append(clips.photograph(path))
         except UserError as error:
@@ -211,9 +185,9 @@ def _identity(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
             f"{r['pairs'][1]} pairs"
         )
     if args.json:
-        _write_json(args.json, result)
+        write_json(args.json, result)
     if args.reference:
-        _write_json(suite.REFERENCE_FILE, {**suite.reference(), "identity": result})
+        write_json(suite.REFERENCE_FILE, {**suite.reference(), "identity": result})
     return 0
 
 
@@ -223,8 +197,8 @@ def _talk(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.evaluate import clips
 
     release = load_release(args.release)
-    portraits = _files(args.portraits, IMAGES, "image")
-    speeches = _files(args.speech, SOUNDS, "sound")
+    portraits = files_of(args.portraits, IMAGES, "image")
+    speeches = files_of(args.speech, SOUNDS, "sound")
     refused = []
 
     def left_out(i: int, n: int, name: str, error: UserError) -> None:
@@ -259,7 +233,7 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
 
     release = load_release(args.release)
     rows, sheets = obedience.ask(
-        release, _files(args.portraits, IMAGES, "image"),
+        release, files_of(args.portraits, IMAGES, "image"),
         read_audio(args.speech)[: round(args.seconds * SAMPLE_RATE_HZ)],
         kinds=args.only or KINDS, most=args.most, seed=args.seed, sampler=args.sampler,
         steps=args.steps, judge=judges[0] if judges else None,
@@ -271,7 +245,7 @@ def _controls(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     about = {"command": "evaluate controls", "release": release.name,
              "release_sha256": release.sha256, "seed": args.seed}  # fmt: skip
     if args.json:
-        _write_json(args.json, {"about": about, "summary": controls.summarise(rows), "rows": rows})
+        write_json(args.json, {"about": about, "summary": controls.summarise(rows), "rows": rows})
     if args.sheets:
         for path in obedience.write_sheets(Path(args.sheets), sheets):
             print(path)

@@ -85,13 +85,13 @@ class Settings:
 
 def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     from vasa_jax.checkpoint.release import load_release
-    from vasa_jax.cli.evaluate import IMAGES, _write_json
+    from vasa_jax.cli.files import IMAGES, write_json
     from vasa_jax.core.errors import UserError
     from vasa_jax.evaluate import swaps as reenactment
     from vasa_jax.evaluate.faces import FaceRuns
     from vasa_jax.io.parts import Parts
     from vasa_jax.metrics import probes
-    from vasa_jax.synth.person.mesh_head import load_mesh_head
+    from vasa_jax.synth.person.load_head import load_mesh_head
 
     for name, least in (("identities", 2), ("pairs", 1), ("states", 0), ("frames", 1), ("seed", 0)):
         if getattr(args, name) < least:
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
                  **dataclasses.asdict(settings), "pairs": args.pairs, "states": args.states,
                  "frames": args.frames, **trained,
                  "left_out": runs.left_out}  # fmt: skip
-        _write_json(
+        write_json(
             args.json,
             {"about": about, "summary": summary, "probes": rows,
              "pairs": reenactment.columns(pairs)},
@@ -157,9 +157,9 @@ def _digest(path: str | None) -> str:
 
 
 def _clips(folder: str) -> list[Path]:
-    from vasa_jax.cli.evaluate import _files
+    from vasa_jax.cli.files import files_of
 
-    return _files(folder, (".mp4", ".mov", ".webm", ".mkv"), "video") if folder else []
+    return files_of(folder, (".mp4", ".mov", ".webm", ".mkv"), "video") if folder else []
 
 
 def _compare_with_training(args: argparse.Namespace, runs: Any) -> dict[str, Any]:

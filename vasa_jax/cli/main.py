@@ -149,9 +149,3 @@ def _stop_on_sigterm() -> signal._HANDLER | None:
         return signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not the main thread
         return None
-
-
-if __name__ == "__main__":
-    from vasa_jax.__main__ import program
-
-    program()

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from aiohttp import WSMsgType, web
@@ -22,22 +22,29 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.generate.controls import controls
 from vasa_jax.generate.live.stream import LiveFrame, LiveStream
 from vasa_jax.serve import fmp4, protocol
+from vasa_jax.serve.config import ServeConfig
+from vasa_jax.serve.figures import Figures
 from vasa_jax.serve.protocol import Refused, Start
 from vasa_jax.serve.rtc import Peer
-
-if TYPE_CHECKING:
-    from vasa_jax.serve.server import LiveServer
 
 SEND_S = 5.0  # a message that can't be handed over for this long ends the session
 _log = logging.getLogger("vasa_jax.serve")
 BURST_S, PACE = 3.0, 1.25  # sound of a microphone: so much at once, and faster than the clock
 
 
+class Host(Protocol):
+    """What a session asks of its server."""
+
+    cfg: ServeConfig
+    figures: Figures
+    consents: dict[str, str]  # of each portrait; "": not asked
+
+
 class Session:
     """One client and its stream."""
 
     def __init__(
-        self, server: LiveServer, socket: web.WebSocketResponse, stream: LiveStream, start: Start
+        self, server: Host, socket: web.WebSocketResponse, stream: LiveStream, start: Start
     ):
         self._server, self._socket, self._stream, self._start = server, socket, stream, start
         self._began = time.monotonic()

@@ -27,7 +27,8 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EMOTIONS, FPS, SAMPLE_RATE_HZ
 from vasa_jax.runtime import unfinished
 from vasa_jax.synth.performance import Performance, perform
-from vasa_jax.synth.person.mesh_head import CAMERA_CM, PIVOT_CM, MeshHead, load_mesh_head
+from vasa_jax.synth.person.load_head import load_mesh_head
+from vasa_jax.synth.person.mesh_head import CAMERA_CM, PIVOT_CM, MeshHead
 from vasa_jax.synth.person.person import Person, background, make_person
 from vasa_jax.synth.person.picture import SEGMENTS, render_still
 from vasa_jax.synth.speech import text, voice

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
 from vasa_jax.synth.person.mesh_head import G, MeshHead
 
-if TYPE_CHECKING:
-    from vasa_jax.synth.person.person import Person
+
+class Complexion(NamedTuple):
+    """What of a person the paint depends on."""
+
+    seed: int
+    skin: np.ndarray  # (3,) linear
+    melanin: float  # 0 to 1
+    hair_rgb: np.ndarray  # (3,)
+    woman: bool
 
 
-def paint_face(
-    head: MeshHead, person: Person, woman: bool, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def paint_face(head: MeshHead, person: Complexion, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Paints one face.
 
     Returns:
@@ -129,7 +134,7 @@ def paint_face(
     )
     colour = colour * np.exp(rng.normal(0, 0.06, 3))
     gloss *= 1 + lip * rng.uniform(0.5, 2.0)
-    if woman and rng.uniform() < 0.6:  # lipstick
+    if person.woman and rng.uniform() < 0.6:  # lipstick
         stick = np.array(
             [[0.55, 0.06, 0.08], [0.62, 0.22, 0.22], [0.45, 0.10, 0.18], [0.68, 0.35, 0.30]]
         )[rng.integers(4)]
@@ -141,7 +146,7 @@ def paint_face(
 
     # brows, stroke by stroke
     brow = np.zeros((r, r), np.float32)
-    thick = rng.uniform(6, 11) if woman else rng.uniform(9, 17)
+    thick = rng.uniform(6, 11) if person.woman else rng.uniform(9, 17)
     dense = int(rng.uniform(2, 4.9))
     arch = rng.normal(0, 5)
     for part in (slice(17, 22), slice(22, 27)):
@@ -166,7 +171,7 @@ def paint_face(
     gloss *= 1 - 0.8 * brow
 
     # beard: stubble to full, along jaw and upper lip
-    if not woman and rng.uniform() < 0.45:
+    if not person.woman and rng.uniform() < 0.45:
         strength = rng.uniform(0.12, 0.85)
         jaw = np.zeros((r, r), np.float32)
         low = points[3:14]
@@ -195,7 +200,7 @@ def paint_face(
         gloss *= 1 - 0.7 * share
 
     # lash line along the rim of the eye's opening, eyeshadow
-    _paint_lids(head, at, rgb, rng, woman, scale)
+    _paint_lids(head, at, rgb, rng, person.woman, scale)
     rgba = np.concatenate([np.clip(rgb, 0, 1), gloss[..., None]], 2).astype(np.float32)
     return np.ascontiguousarray(rgba), np.ascontiguousarray(bump.astype(np.float32))
 

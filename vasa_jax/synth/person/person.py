@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vasa_jax.synth.person.identity_paint import Complexion, paint_face
 from vasa_jax.synth.person.mesh_head import (
     G,
     MeshHead,
@@ -97,7 +98,7 @@ def make_person(
 
     Args:
       seed: everything about them.
-      head: from ``mesh_head.load_mesh_head``.
+      head: from ``load_head.load_mesh_head``.
       texture: side of the skin texture; 768 serves 256 px pictures, 1280 those of 512.
       identity: (I,) coefficients to use instead of drawn ones.
       identity_scale: spread of drawn coefficients; 1 is the model's own.
@@ -161,9 +162,8 @@ def make_person(
         loft=np.zeros(head.vertex_count, np.float32),
         shell_vertices=np.zeros(0, np.int64),
     )
-    from vasa_jax.synth.person import identity_paint
-
-    person.paint, person.bump = identity_paint.paint_face(head, person, woman, texture)
+    complexion = Complexion(seed, person.skin, melanin, person.hair_rgb, bool(woman))
+    person.paint, person.bump = paint_face(head, complexion, texture)
     _grow_hair(head, person, rng)
     _dress(head, person, rng)
     _assemble(head, person)

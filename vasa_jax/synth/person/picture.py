@@ -35,12 +35,12 @@ from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import EMOTIONS
 from vasa_jax.motion.arkit.emotions import EMOTION_OFFSETS, weights
+from vasa_jax.synth.person.load_head import load_mesh_head
 from vasa_jax.synth.person.mesh_head import (
     PIVOT_CM,
     MeshHead,
     crop_placement,
     eye_in_head,
-    load_mesh_head,
     place,
     project,
 )
