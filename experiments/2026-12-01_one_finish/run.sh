@@ -15,3 +15,10 @@ moved before before
 moved after after --wanted-s 0.15
 moved after slower --wanted-s 0.3
 .venv/bin/python $here/table.py out/one_finish/{before,after,slower}.json > $here/table.md
+for side in before after; do
+  at $side -m vasa_jax evaluate talk lite --portraits "$VASA_MEDIA/portraits_test" \
+    --speech "$VASA_MEDIA/speech" --pairs 29 --seconds 8 --json "$PWD/out/one_finish/talk_$side.json"
+  at $side -m vasa_jax evaluate controls lite --portraits vasa_jax/assets/example/portrait.png \
+    --speech vasa_jax/assets/example/speech.flac --most 1 --judges "" \
+    --json "$PWD/out/one_finish/controls_$side.json"
+done
