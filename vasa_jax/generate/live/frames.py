@@ -20,7 +20,7 @@ class LiveFrame:
     sound: np.ndarray  # float32 (640,), 16 kHz: what is heard while the picture is shown
     drawn: bool
     speaking: bool  # somebody was speaking, as opposed to silence put in
-    motion: np.ndarray  # (54,) driving motion
+    motion: np.ndarray  # (M,) driving motion
     ms: dict[str, float]  # what it waited for and what it cost, see ``LiveStream``
 
     @property
@@ -35,7 +35,7 @@ class Made:
 
     first: int
     began: float  # the clock when it was taken; dropped sound may set it anew since
-    rows: np.ndarray  # (n, 54)
+    rows: np.ndarray  # (n, M)
     sound: np.ndarray  # (n, 640)
     said: np.ndarray  # (n,)
     pictures: list[asyncio.Future[Drawn] | None]

@@ -14,21 +14,28 @@ import concurrent.futures
 import dataclasses
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from vasa_jax.audio import features as audio_features
-from vasa_jax.core.arkit import MOTION_DIM
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
 from vasa_jax.generate.live.steering import loud_frames
 from vasa_jax.generate.rolling import RollingConfig
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig
 
-if TYPE_CHECKING:
-    from vasa_jax.generate.engine import Engine
+
+class Moves(Protocol):
+    """What moves: a motion model and the scale of its motions."""
+
+    @property
+    def motion_config(self) -> MotionModelConfig: ...
+
+    @property
+    def stats(self) -> MotionStats: ...
 
 
 class Heard:
@@ -63,7 +70,7 @@ class Heard:
 class Hop(NamedTuple):
     """What came of one request."""
 
-    motion: np.ndarray  # (hop, 54) physical, before steering
+    motion: np.ndarray  # (hop, M) physical, before steering
     loud: np.ndarray  # (frames,) whether somebody may be speaking, in the hop and after it
     ms: float  # of the step that made it
     shared: int  # streams in that step
@@ -84,7 +91,7 @@ class LiveMotion:
     """``places`` streams of one engine's motion model."""
 
     def __init__(
-        self, engine: Engine, params: Any, cfg: RollingConfig, scales: dict[str, float], places: int
+        self, engine: Moves, params: Any, cfg: RollingConfig, scales: dict[str, float], places: int
     ):
         self.model, self.cfg = engine.motion_config, cfg
         self.places = places
@@ -213,7 +220,7 @@ class LiveMotion:
         loud = {r.place: loud_frames(audio_features.power_db(cfg, features[r.place]))
                 for r in requests}  # fmt: skip
         if not active.any():
-            nothing = np.zeros((hop, MOTION_DIM), np.float32)
+            nothing = np.zeros((hop, len(self._stats.mean)), np.float32)
             return {place: (nothing, row) for place, row in loud.items()}
         state = self._new_state() if self._state is None else self._state
         self._state, motion = self._advance(state, features, valid, controls, active, reset, seeds)
