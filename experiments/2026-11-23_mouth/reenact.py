@@ -27,7 +27,7 @@ args = parser.parse_args()
 EVERY, APART = 3, 4  # frames; looked at ones between two drivers
 
 engine = engine_for(vasa_jax.load_release("lite"))
-reenactor = Reenactor(engine.autoencoder, engine.face_params)
+reenactor = Reenactor(engine.face, engine.face_params)
 rows = []
 for clip in sorted(args.clips.glob("*.mp4")):
     tracker, seen = FaceTracker(), []

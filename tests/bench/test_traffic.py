@@ -99,7 +99,7 @@ def test_operations_of_the_face_agree_with_the_compiler():
     appearance = jax.eval_shape(auto.encode, *portrait)
 
     def render(params, head, appearance, motion):
-        return auto.render(params, appearance, motion, head=head)
+        return auto.render(params, head, appearance, motion).image
 
     frame = (params, head, appearance, array(1, MOTION_DIM))
     for function, arguments in ((auto.encode, portrait), (render, frame)):

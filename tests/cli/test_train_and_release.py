@@ -3,17 +3,21 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from tests.face.tiny_volumetric import TINY
+from tests.face.tiny_volumetric import TINY, filled
 from tests.generate.tiny_release import FACE, MOTION, tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import Checkpoints
-from vasa_jax.cli import release, train
+from vasa_jax.cli import release, release_parts, train
 from vasa_jax.core.config import to_json
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import SpaceConfig
 from vasa_jax.core.tree import count, flatten
+from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
+from vasa_jax.face.volume.face import origin_of
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.motion.latents import MotionStats
 
@@ -95,6 +99,8 @@ def test_two_runs_become_one_release(runs, capsys):
     assert call(release, "show", out) == 0
     shown = capsys.readouterr().out
     assert made.sha256 in shown and "# toy card" in shown
+    assert "face of kind warp" in shown and "motion space arkit (54 named weights)" in shown
+    assert made.config["face"]["kind"] == "warp"
     assert call(release, "show", out, "--json") == 0
     counts = json.loads(capsys.readouterr().out)["parameters"]
     assert counts["motion"] == count(made.params["motion"])
@@ -145,9 +151,6 @@ def test_a_student_comes_with_its_own_teacher(runs):
 def test_what_no_verb_could_open_is_not_built(runs, parts):
     """Another model, weights that do not fit, no head, a whole head, no statistics."""
     words = ["build", "--motion", runs / "motion", "-o", runs / "out"]
-    full = write_run(runs / "full", {"x": np.zeros(2)}, {"model": to_json(TINY)})
-    with pytest.raises(UserError, match="full is a run of the full face .* no verb could open"):
-        call(release, *words, "--face", full)
     with pytest.raises(UserError, match="motion is a run of the motion model .* --face wants"):
         call(release, *words, "--face", runs / "motion")
     toy = write_run(runs / "toy", {"x": np.zeros(2)}, {"width": 3})
@@ -179,6 +182,28 @@ def test_what_no_verb_could_open_is_not_built(runs, parts):
     with pytest.raises(UserError, match="no statistics"):
         call(release, *words)
     assert not (runs / "out").exists()
+
+
+def test_a_full_face_wants_a_motion_model_of_its_own_code(runs, parts, monkeypatch):
+    """Its run is taken as a face; the code that motion is made in must be that of its E_dyn."""
+    params = filled(jax.eval_shape(VolumetricAutoencoder(TINY).init, jax.random.key(0)))
+    data = {"folder": str(runs / "faces")}
+    full = write_run(runs / "full", params, {"model": to_json(TINY), "data": data, "head": ""})
+    words = ["build", "--face", full, "-o", runs / "out"]
+    arkit = r"the motion model is in the motion space arkit .* latent \(7 \+ 6 numbers, origin "
+    with pytest.raises(UserError, match=arkit + origin_of(params)[:12]):
+        call(release, *words, "--motion", runs / "motion")
+    # A motion model of that space, as far as a release knows of it.
+    _, read, config, _ = release_parts.read_run(full, "face")
+    assert config["kind"] == "volume"
+    latent = SpaceConfig(kind="latent", dynamics=TINY.dynamics, origin=origin_of(params))
+    heads = {"head": dict(np.load(parts[1])), "face": read, "motion": parts[0]["motion"]}
+    spaces = iter([latent, dataclasses.replace(latent, origin="0" * 64)])
+    monkeypatch.setattr(release_parts, "space_config", lambda table: next(spaces))
+    table = {"face": config, "motion": {"model": to_json(MOTION)}}
+    release_parts.check_parts(heads, table, MotionStats.unit().to_json())
+    with pytest.raises(UserError, match="the motion model is in .* origin 000000000000"):
+        release_parts.check_parts(heads, table, MotionStats.unit().to_json())
 
 
 def test_length_comes_from_the_schedule_unless_steps_is_given(toy, tmp_path, capfd):

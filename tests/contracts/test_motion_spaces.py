@@ -29,6 +29,7 @@ MADE_FOR_IT = (
     "train/encoder.py",  # learns to read a head's motion
     "train/volumetric.py",  # which expressions differ, by the head's fits
     "evaluate/faces.py", "evaluate/swaps.py",  # stage 1 beside rendered people
+    "face/volume/face.py",  # the fit that a portrait is anchored by
     "face/swap.py",
     "bench/models.py",  # shapes of a fit
 )  # fmt: skip

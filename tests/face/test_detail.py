@@ -10,8 +10,8 @@ from vasa_jax.checkpoint.release import load_release
 from vasa_jax.face.find import align
 from vasa_jax.face.find.align import Crop
 from vasa_jax.face.head.head import Pose, head_from_arrays
+from vasa_jax.face.model import from_uint8, to_uint8
 from vasa_jax.face.warp import detail
-from vasa_jax.face.warp.autoencoder import from_uint8, to_uint8
 from vasa_jax.face.warp.mouth import Mouth, Opening
 from vasa_jax.face.warp.teeth import teeth_of
 from vasa_jax.nn.warp import image_grid

@@ -11,7 +11,6 @@ import pytest
 
 from tests.face.tiny_volumetric import TINY, filled
 from vasa_jax.core.config import load_config
-from vasa_jax.core.errors import UserError
 from vasa_jax.core.precision import BF16
 from vasa_jax.core.tree import count, differences, flatten
 from vasa_jax.face.head import head as heads
@@ -23,7 +22,11 @@ from vasa_jax.face.head.pose import (
     pose_vector,
     view_from_canonical,
 )
-from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder, VolumetricConfig
+from vasa_jax.face.volume.autoencoder import (
+    VolumetricAppearance,
+    VolumetricAutoencoder,
+    VolumetricConfig,
+)
 from vasa_jax.face.volume.decoder import from_canonical, to_canonical
 from vasa_jax.face.volume.discriminator import Discriminator, DiscriminatorConfig
 from vasa_jax.nn.warp import centres
@@ -196,19 +199,23 @@ def test_no_encoder_sees_the_background():
         np.testing.assert_allclose(given, image * mask, atol=1e-6)
 
 
-def test_the_interface_encodes_once_and_renders_many():
-    model, params = tiny()
-    image = pictures(1)
-    with pytest.raises(UserError, match="128 x 128"):
-        model.encode_appearance(params, image[0, :64], POSE, jnp.ones((64, 128, 1)))
-    appearance = jax.eval_shape(
-        model.encode_appearance, params, image[0], POSE, jnp.ones((128, 128, 1))
+def test_a_matte_is_a_fourth_channel_with_weights_of_its_own():
+    matted = VolumetricAutoencoder(dataclasses.replace(TINY, matte=True))
+    plain, shapes = tiny()[1], jax.eval_shape(matted.init, jax.random.key(0))
+    more = set(flatten(shapes)) - set(flatten(plain))
+    assert {name.rsplit("/", 1)[0] for name in more} == {"decoder/matte"}
+    params = filled(shapes)
+    params["decoder"] = {**tiny()[1]["decoder"], "matte": params["decoder"]["matte"]}
+    params = {**tiny()[1], "decoder": params["decoder"]}
+    given = jax.tree.map(
+        lambda a: jnp.asarray(np.random.default_rng(3).normal(size=a.shape), a.dtype),
+        VolumetricAppearance(jnp.zeros((1, *TINY.volume)), jnp.zeros((1, 4, 4, 8))),
     )
-    assert appearance.volume.shape == (4, 16, 16, 4) and appearance.z_id.shape == (4, 4, 8)
-    motion = jax.eval_shape(model.encode_motion, params, image, POSE[None])
-    assert motion.shape == (1, 7 + 6) == (1, TINY.motion_dim)
-    frames = jax.eval_shape(model.render, params, appearance, jnp.zeros((3, 13)))
-    assert frames.shape == (3, 128, 128, 3)
+    out = jax.jit(matted.decode)(params, given, POSE[None], jnp.ones((1, TINY.dynamics)))
+    assert out.shape == (1, 128, 128, 4)
+    assert float(out[..., 3].min()) >= 0 and float(out[..., 3].std()) > 0
+    picture = jax.jit(tiny()[0].decode)(tiny()[1], given, POSE[None], jnp.ones((1, TINY.dynamics)))
+    np.testing.assert_allclose(out[..., :3], picture, atol=1e-5)
 
 
 @pytest.mark.slow

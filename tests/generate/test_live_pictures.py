@@ -19,7 +19,7 @@ def talker():
     landmarks = rng.uniform((30, 20), (60, 60), (478, 2))
     return types.SimpleNamespace(
         image=image, crop=align.Crop(45.0, 40.0, 50.0),
-        engine=types.SimpleNamespace(size=SIZE),
+        size=SIZE,
         face=types.SimpleNamespace(landmarks=landmarks),
     )  # fmt: skip
 

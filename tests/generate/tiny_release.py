@@ -11,15 +11,17 @@ import jax
 import numpy as np
 
 from tests.face.drawn_face import drawn_face
+from tests.face.tiny_volumetric import TINY
 from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core.arkit import EXPRESSION_NAMES
 from vasa_jax.core.config import to_json
+from vasa_jax.face.faces import build_face
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import LID_PAIRS
 from vasa_jax.face.head.head import Head
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
+from vasa_jax.face.warp.autoencoder import FaceConfig
 from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig, init_params
 from vasa_jax.motion.transformer import TransformerConfig
@@ -85,17 +87,23 @@ def _random(init: Callable[[jax.Array], Any]) -> Any:
     return jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(np.float32), shapes)
 
 
-def tiny_release(folder: Path, generate: dict[str, Any] | None = None) -> Path:
-    """Writes the release and returns its folder; ``generate`` says how it is sampled."""
+def tiny_release(
+    folder: Path, generate: dict[str, Any] | None = None, *, kind: str = "warp"
+) -> Path:
+    """Writes the release and returns its folder; ``generate`` says how it is sampled.
+
+    ``kind`` is that of its face, see ``face/faces.py``.
+    """
     head = tiny_head()
-    face = _random(FaceAutoencoder(FACE, head).init)
+    table = {"kind": kind, "model": to_json({"warp": FACE, "volume": TINY}[kind])}
+    face = _random(build_face(table, head).init)
     motion = _random(lambda key: init_params(MOTION, key))
     stats = dataclasses.replace(MotionStats.unit(), std=np.full(54, 0.05, np.float32))
     save_release(
         folder,
         {"face": face, "motion": motion, "head": head},
         {
-            "face": {"model": to_json(FACE)},
+            "face": table,
             "motion": {"model": to_json(MOTION)},
             "generate": generate or {},
         },

@@ -13,7 +13,8 @@ import pytest
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.arkit import MOTION_DIM, MOTION_INDEX
 from vasa_jax.face.head import head as heads
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig, to_uint8
+from vasa_jax.face.model import to_uint8
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
 from vasa_jax.face.warp.decoder import WarpGenerator
 from vasa_jax.nn.warp import sample_image, sample_volumes
 

@@ -57,9 +57,8 @@ def test_full_model() -> None:
         z_dyn = model.dynamics(params, face)
         appearance = model.encode(params, image, mask, POSES, z_dyn)
         picture = model.decode(params, appearance, POSES[::-1], z_dyn)
-        one = jax.tree.map(lambda a: a[0], appearance)
-        motion = jnp.concatenate([jnp.asarray(POSES), z_dyn], -1)
-        return z_dyn, appearance, picture, model.render(params, one, motion)
+        twice = jax.tree.map(lambda a: jnp.stack([a[0], a[0]]), appearance)
+        return z_dyn, appearance, picture, model.decode(params, twice, POSES, z_dyn)
 
     z_dyn, appearance, picture, rendered = ours(params)
     q = weights.tensors

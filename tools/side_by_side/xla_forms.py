@@ -14,10 +14,11 @@ from tools.side_by_side.scenes import BFLOAT16, FullScene, LiteScene, Scene, phy
 from tools.side_by_side.scenes import motion_batch as make_motion_batch
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.pose import canonical_from_view
+from vasa_jax.face.model import to_uint8
 from vasa_jax.face.volume import decoder as volume_decoder
 from vasa_jax.face.volume.autoencoder import VolumetricAppearance, VolumetricAutoencoder
 from vasa_jax.face.warp import decoder as renderer
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder, to_uint8
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder
 from vasa_jax.face.warp.geometry import Maps
 from vasa_jax.generate import rolling
 from vasa_jax.losses.reconstruction import weighted_l1
@@ -158,7 +159,7 @@ class _Lite:
         model, appearance = self.model, self.encoded()
         render = jax.jit(
             lambda params, head, appearance, motion: to_uint8(
-                model.render(params, appearance, motion, head=head)
+                model.render(params, head, appearance, motion).image
             )
         )
         return lambda motion: render(self.params, model.head, appearance, motion)
@@ -237,8 +238,13 @@ class _Full:
     def drawer(self) -> Callable[[np.ndarray], jax.Array]:
         params, given = jax.device_put(self.scene.face_params(self.scene.face)), self.given()
         model = self.model
-        render = jax.jit(lambda params, given, m: to_uint8(model.render(params, given, m)))
-        return lambda motion: render(params, given, motion)
+
+        def render(params: Any, given: Any, motion: Any) -> Any:
+            many = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(motion), *a.shape)), given)
+            return to_uint8(model.decode(params, many, motion[:, :7], motion[:, 7:]))
+
+        compiled = jax.jit(render)
+        return lambda motion: compiled(params, given, motion)
 
     def render(self, batch: int) -> Form:
         draw, motion = self.drawer(), jax.device_put(self.scene.driving[:batch])

@@ -31,19 +31,19 @@ REPEATS = 7
 
 def release_floor(engine: Any, say: Say) -> dict[str, Any]:
     """Parts of a loaded release: live motion, the portrait, one frame; measured here."""
-    from vasa_jax.bench.models import MODELS
+    from vasa_jax.bench.models import model_of
     from vasa_jax.generate.live.engine import LiveConfig, LiveEngine
 
     live = LiveEngine(engine, LiveConfig())
     rolling, motion = live.rolling, engine.motion_config
     live.close()
     window = rolling.frames(motion)
-    face = SimpleNamespace(model=engine.autoencoder.cfg)
-    calls = MODELS["FaceConfig"].calls(face, engine.face_params)
+    face = SimpleNamespace(model=engine.face.cfg)
+    calls = model_of(face, engine.release.name).calls(face, engine.face_params)
     student = SimpleNamespace(
         model=dataclasses.replace(motion, window=window), data=SimpleNamespace(batch=1)
     )
-    calls += MODELS["MotionModelConfig"].calls(student, engine.quick_params)
+    calls += model_of(student, engine.release.name).calls(student, engine.quick_params)
     often = {
         "render": 1.0, "encode": 1.0 / rolling.hop, "denoise": rolling.steps / rolling.hop,
     }  # fmt: skip

@@ -120,88 +120,65 @@ def _motion_calls(cfg: Any, params: Any) -> list[Call]:
 def _face_parameters(model: Any) -> Any:
     import jax
 
-    from vasa_jax.data.faces import example_head
-    from vasa_jax.face.warp.autoencoder import FaceAutoencoder
-
-    return jax.eval_shape(FaceAutoencoder(model, example_head()).init, jax.random.key(0))
+    return jax.eval_shape(_face(model).init, jax.random.key(0))
 
 
 def _face_calls(cfg: Any, params: Any) -> list[Call]:
-    """The portrait's encoding and one rendered frame."""
+    """The portrait's encoding, the motion of a driving picture where a net sees it, one frame."""
     import jax
     import jax.numpy as jnp
 
     from vasa_jax.core.arkit import MOTION_DIM
-    from vasa_jax.data.faces import example_head
-    from vasa_jax.face.warp.autoencoder import FaceAutoencoder
+    from vasa_jax.face.head.fit import FaceFit
 
-    auto = FaceAutoencoder(cfg.model, example_head())
-    n = cfg.model.size
+    face = _face(cfg.model)
+    n = face.size
 
     def shape(*sizes: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
-    head = jax.eval_shape(lambda: auto.head)
-    identity = shape(auto.head.identity.shape[0])
-    portrait = (params, head, shape(n, n, 3), identity, shape(MOTION_DIM), shape(3))
-    appearance = jax.eval_shape(auto.encode, *portrait)
+    def fit(*lead: int) -> FaceFit:
+        modes, vertices, _ = face.head.identity.shape
+        return FaceFit(
+            shape(*lead, modes), shape(*lead, MOTION_DIM), shape(*lead, 3), shape(*lead),
+            shape(*lead, vertices, 3),
+        )  # fmt: skip
 
     def render(params: Any, head: Any, appearance: Any, motion: Any) -> Any:
-        return auto.render(params, appearance, motion, head=head)
+        return face.render(params, head, appearance, motion).image
 
+    given = params, jax.eval_shape(lambda: face.head)
+    portrait = (*given, shape(n, n, 3), fit())
+    appearance = jax.eval_shape(face.encode_appearance, *portrait)
+    driver = (*given, shape(1, n, n, 3), fit(1), fit())
     size = f"{n} x {n} px"
-    return [
-        Call(name="encode_appearance", shapes=size, function=auto.encode, arguments=portrait),
+    calls = [
         Call(
-            name="render",
-            shapes=f"1 frame, {size}",
-            function=render,
-            arguments=(params, head, appearance, shape(1, MOTION_DIM)),
-        ),
-    ]
-
-
-def _volumetric_parameters(model: Any) -> Any:
-    import jax
-
-    from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
-
-    return jax.eval_shape(VolumetricAutoencoder(model).init, jax.random.key(0))
-
-
-def _volumetric_calls(cfg: Any, params: Any) -> list[Call]:
-    """The portrait's encoding, the motion of one driving picture, and one rendered frame."""
-    import jax
-    import jax.numpy as jnp
-
-    from vasa_jax.face.head.pose import POSE_DIM
-    from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
-
-    auto, n = VolumetricAutoencoder(cfg.model), cfg.model.size
-
-    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sizes, jnp.float32)
-
-    portrait = (params, shape(n, n, 3), shape(POSE_DIM), shape(n, n, 1))
-    driver = (params, shape(1, n, n, 3), shape(1, POSE_DIM))
-    appearance = jax.eval_shape(auto.encode_appearance, *portrait)
-    frame = (params, appearance, shape(1, cfg.model.motion_dim))
-    size = f"{n} x {n} px"
-    return [
-        Call(
-            name="encode_appearance", shapes=size, function=auto.encode_appearance,
+            name="encode_appearance", shapes=size, function=face.encode_appearance,
             arguments=portrait,
         ),
         Call(
-            name="encode_motion", shapes=f"1 frame, {size}", function=auto.encode_motion,
+            name="encode_motion", shapes=f"1 frame, {size}", function=face.encode_motion,
             arguments=driver,
         ),
-        Call(name="render", shapes=f"1 frame, {size}", function=auto.render, arguments=frame),
+        Call(
+            name="render", shapes=f"1 frame, {size}", function=render,
+            arguments=(*given, appearance, shape(1, face.space.dim)),
+        ),
     ]  # fmt: skip
+    reads = face.space.cfg.kind == "latent"
+    return [call for call in calls if reads or call.name != "encode_motion"]
+
+
+def _face(model: Any) -> Any:
+    from vasa_jax.data.faces import example_head
+    from vasa_jax.face.faces import face_of
+
+    return face_of(model, example_head())
 
 
 MODELS: dict[str, Model] = {
     "MotionModelConfig": Model(parameters=_motion_parameters, calls=_motion_calls),
     "FaceConfig": Model(parameters=_face_parameters, calls=_face_calls),
-    "VolumetricConfig": Model(parameters=_volumetric_parameters, calls=_volumetric_calls),
+    "VolumetricConfig": Model(parameters=_face_parameters, calls=_face_calls),
 }

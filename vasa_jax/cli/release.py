@@ -181,6 +181,8 @@ def _show(args: argparse.Namespace) -> int:
             "path": str(release.path),
             "sha256": release.sha256,
             "files": files,
+            "face": _face_kind(release.config),
+            "motion_space": _motion_space(release.config),
             "parameters": {part: _count(tree) for part, tree in release.params.items()},
             "config": release.config,
         }
@@ -192,8 +194,20 @@ def _show(args: argparse.Namespace) -> int:
     print()
     for part, tree in release.params.items():
         print(f"  {part:<20} {_count(tree):>12,} parameters")
+    print(f"\n  face of kind {_face_kind(release.config)}")
+    print(f"  motion space {_motion_space(release.config)}")
     print(f"\n{release.card.strip()}")
     return 0
+
+
+def _face_kind(config: dict[str, Any]) -> str:
+    return config.get("face", {}).get("kind", "warp")
+
+
+def _motion_space(config: dict[str, Any]) -> str:
+    from vasa_jax.core.space import space_config
+
+    return space_config(config.get("motion", {})).describe()
 
 
 def _sampling(table: dict[str, Any], settings: list[str]) -> dict[str, Any]:

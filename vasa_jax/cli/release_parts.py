@@ -16,12 +16,14 @@ from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import space_config
 from vasa_jax.core.tree import differences, unflatten
 from vasa_jax.data.folders import data_folder
+from vasa_jax.face.faces import FACES, build_face, space_of_face
 from vasa_jax.face.head.head import Head, head_from_arrays, load_head
 from vasa_jax.face.head.reader import MotionEncoderConfig
 from vasa_jax.face.volume.autoencoder import VolumetricConfig
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
+from vasa_jax.face.warp.autoencoder import FaceConfig
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.metrics.sync_net import SyncNetConfig
 from vasa_jax.motion.latents import MotionStats
@@ -35,7 +37,9 @@ KINDS = {
     "the motion encoder (configs/motion_encoder.py)": MotionEncoderConfig,
     "the sync judge (configs/sync_net.py)": SyncNetConfig,
 }
-WANTED = {"face": FaceConfig, "motion": MotionModelConfig, "student": MotionModelConfig}
+WANTED: dict[str, tuple[type, ...]] = {
+    "face": tuple(FACES.values()), "motion": (MotionModelConfig,), "student": (MotionModelConfig,),
+}  # fmt: skip
 
 
 def read_run(workdir: Path, part: str) -> tuple[int, Any, dict[str, Any], dict[str, Any] | None]:
@@ -49,13 +53,15 @@ def read_run(workdir: Path, part: str) -> tuple[int, Any, dict[str, Any], dict[s
     config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     wanted = WANTED[part]
     kind = model_kind(config.get("model"))
-    if kind is not wanted:
+    if kind not in wanted:
         names = {cls: name for name, cls in KINDS.items()}
         found = f"of {names[kind]}" if kind else "of no model that is known here"
         raise UserError(
-            f"{workdir} is a run {found}, but --{part} wants {names[wanted]}: no verb could open "
-            "such a release"
+            f"{workdir} is a run {found}, but --{part} wants "
+            f"{' or '.join(names[cls] for cls in wanted)}: no verb could open such a release"
         )
+    if part == "face":
+        config["kind"] = next(name for name, cls in FACES.items() if cls is kind)
     table = workdir / "stats.json"
     stats = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else None
     return step, params, config, stats
@@ -78,7 +84,9 @@ def check_parts(params: Mapping[str, Any], config: Mapping[str, Any], stats: Any
 
     key = jax.random.key(0)
     head = _head(params["head"], "the head")
-    face = FaceAutoencoder(from_json(FaceConfig, _model(config, "face")), head)
+    space = space_of_face(config["face"], params["face"])
+    space.require(space_config(config["motion"]), "the motion model")
+    face = build_face(config["face"], head, space=space)
     motion = from_json(MotionModelConfig, _model(config, "motion"))
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         shapes = {"face": jax.eval_shape(face.init, key)}

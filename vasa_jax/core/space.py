@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from vasa_jax.core import arkit
+from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import POSE, POSE_NAMES
 
@@ -99,6 +100,14 @@ class MotionSpace:
         raise UserError(
             f"{what} is in the motion space {other.describe()}, but {self.cfg.describe()} is wanted"
         )
+
+
+def space_config(table: Mapping[str, Any]) -> SpaceConfig:
+    """The space of a motion stage's table in a release: its training config, or its nets' alone.
+
+    Models from before there were two are ``arkit``.
+    """
+    return from_json(SpaceConfig, table.get("model", table).get("space", {}))
 
 
 def alike(one: SpaceConfig, other: SpaceConfig) -> bool:

@@ -137,7 +137,7 @@ def from_portrait(
     from vasa_jax.face.find.align import crop_from_landmarks, extract, to_crop
     from vasa_jax.face.find.finder import FaceFinder
     from vasa_jax.face.head.fit import fit_portrait
-    from vasa_jax.face.warp.autoencoder import from_uint8
+    from vasa_jax.face.model import from_uint8
 
     faces = FaceFinder().find(image_u8)
     if not faces:
@@ -149,7 +149,7 @@ def from_portrait(
         return False
     rng = np.random.default_rng(int(picture.astype(np.int64).sum() % 2**31))
     motions = _random_motions(rng, copies)
-    appearance = model.encode_appearance(params, from_uint8(picture), fit)
+    appearance = model.encode_appearance(params, model.head, from_uint8(picture), fit)
     images, absolute, placements = [picture], [fit.motion], [fit.placement]
     own = jnp.asarray(fit.motion)
     for m in motions:

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vasa_jax.checkpoint.release import Release
-from vasa_jax.core import config as configs
 from vasa_jax.core.arkit import EXPRESSION, GAZE
 from vasa_jax.core.errors import UserError
 from vasa_jax.evaluate import swaps as reenactment
+from vasa_jax.face.faces import config_of, kind_of
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import FaceFit, fit_sequence
 from vasa_jax.face.head.head import head_from_arrays, move_placement
 from vasa_jax.face.swap import Reenactor
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder
 from vasa_jax.io.image import contact_sheet, read_image, write_image
 from vasa_jax.io.parts import Parts
 from vasa_jax.io.video import read_video
@@ -78,7 +78,9 @@ class FaceRuns:
         table = release.config.get("face")
         if table is None:
             raise UserError("the release's config.json has no 'face' part")
-        cfg = configs.from_json(FaceConfig, table.get("model", table))
+        if kind_of(table) != "warp":
+            raise UserError(f"release {release.name} has a full face; only lite ones are swapped")
+        cfg = config_of(table)
         model = FaceAutoencoder(cfg, head_from_arrays(release.params["head"]))
         self.reenactor = Reenactor(model, release.params["face"])
         self.trust = np.asarray(model.head.landmark_trust)

@@ -25,7 +25,8 @@ from vasa_jax.core.arkit import EXPRESSION, GAZE, MOTION_DIM
 from vasa_jax.core.types import POSE, Array
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.fit import FaceFit, fit_portrait
-from vasa_jax.face.warp.autoencoder import Appearance, FaceAutoencoder, from_uint8, to_uint8
+from vasa_jax.face.model import from_uint8, to_uint8
+from vasa_jax.face.warp.autoencoder import Appearance, FaceAutoencoder
 
 ENDS = (10, 152)  # landmarks at the top of the forehead and at the chin
 
@@ -101,7 +102,8 @@ class Reenactor:
 
     def source(self, picture_u8: np.ndarray, fit: FaceFit) -> Source:
         """Encodes a square picture whose face is ``fit``."""
-        appearance = self.model.encode_appearance(self.params, from_uint8(picture_u8), fit)
+        model = self.model
+        appearance = model.encode_appearance(self.params, model.head, from_uint8(picture_u8), fit)
         return Source(fit, appearance)
 
     def render(self, source: Source, motion_54: np.ndarray, placement_3: np.ndarray) -> np.ndarray:

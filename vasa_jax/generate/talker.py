@@ -34,8 +34,7 @@ from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, Controls
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import Face, FaceFinder
 from vasa_jax.face.find.quality import Flaw, flaws
-from vasa_jax.face.head.fit import FaceFit, fit_portrait
-from vasa_jax.face.warp.autoencoder import Appearance, from_uint8
+from vasa_jax.face.head.fit import FaceFit
 from vasa_jax.face.warp.detail import portrait_detail
 from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.engine import engine_for
@@ -120,10 +119,8 @@ class Talker:
         self._frames, self._seed, self._frame = 0, 0, "full"
         self._said: Payload | None = None
 
-    def _prepare(self, square: np.ndarray) -> tuple[FaceFit, Appearance]:
-        fit = fit_portrait(self.engine.head, align.to_crop(self.face.landmarks, self.crop))
-        encode, params = self.engine.autoencoder.encode_appearance, self.engine.face_params
-        return fit, encode(params, from_uint8(square), fit)
+    def _prepare(self, square: np.ndarray) -> tuple[FaceFit, Any]:
+        return self.engine.prepare(square, align.to_crop(self.face.landmarks, self.crop))
 
     @property
     def fit(self) -> FaceFit:
@@ -131,7 +128,7 @@ class Talker:
         return self._prepared.result()[0]
 
     @property
-    def appearance(self) -> Appearance:
+    def appearance(self) -> Any:
         """What the renderer knows of the portrait; waits until it is known."""
         return self._prepared.result()[1]
 
@@ -143,6 +140,11 @@ class Talker:
     @property
     def release(self) -> Release:
         return self.engine.release
+
+    @property
+    def size(self) -> int:
+        """Side of the model's square in px."""
+        return self.engine.size
 
     def frame_size(self, frame: Literal["full", "crop"] = "full") -> tuple[int, int]:
         """Width and height of the frames that ``generate`` yields."""
@@ -251,7 +253,7 @@ class Talker:
         return self._pictures(motion, frame, self.marker(frame) if mark else None, progress)
 
     def render(self, motion_TM: np.ndarray) -> Iterator[np.ndarray]:
-        """The model's square, uint8, for each row of a driving motion (T, 54)."""
+        """The model's square, uint8, for each row of a driving motion (T, M)."""
         return (square for square, _ in self._squares(motion_TM, None))
 
     def _squares(
@@ -265,11 +267,10 @@ class Talker:
             rows = motion_TM[start : start + batch]
             # The last batch is filled up: another shape would compile another program.
             full = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), 0)])
-            given = engine.face_params, engine.autoencoder.head, self.appearance
             if detail is None:
-                images = fine = np.asarray(engine.render(*given, full))
+                images = fine = engine.draw(self.appearance, full)
             else:
-                images, fine = (np.asarray(x) for x in engine.render_fine(*given, detail, full))
+                images, fine = engine.draw_fine(self.appearance, detail, full)
             return list(zip(images[: len(rows)], fine, strict=False))
 
         # Two batches at a time: one program of many small operations does not fill two CPU cores,

@@ -24,8 +24,9 @@ from vasa_jax.data.faces import FacePairs, FacePairsConfig, example_head, faces_
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head import raster
 from vasa_jax.face.head.head import Head
+from vasa_jax.face.model import to_uint8
 from vasa_jax.face.warp import inpaint
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig, left_to_paint, to_uint8
+from vasa_jax.face.warp.autoencoder import FaceAutoencoder, FaceConfig, left_to_paint
 from vasa_jax.face.warp.geometry import Maps, drive_geometry
 from vasa_jax.losses.recognition import identity_distance
 from vasa_jax.losses.reconstruction import weighted_l1

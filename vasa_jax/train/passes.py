@@ -30,7 +30,7 @@ from vasa_jax.nn.recompute import recomputed
 
 
 class Renderer(Protocol):
-    """What passes need of a model (``face.volumetric.VolumetricAutoencoder``)."""
+    """What passes need of a model (``face.volume.autoencoder.VolumetricAutoencoder``)."""
 
     def aligned_faces(self, image_BYXC: jax.Array, pose_B7: jax.Array) -> jax.Array: ...
 
@@ -67,6 +67,7 @@ class Passes(NamedTuple):
     z_turned: Any
     canonical_source: Any
     canonical_driver: Any
+    matte: Any = None  # (B, Y, X, 1) of ``driven``; None of a model that draws none
 
 
 def other(x: Any) -> Any:
@@ -112,7 +113,7 @@ def render_driven(
     """The first pass alone, without dropout: ``driven`` and the appearance of the sources."""
     z_source, z_driver = apart(model.dynamics(params, together(source.face, driver.face)), 2)
     appearance = model.encode(params, source.image, source.mask, source.pose, z_source)
-    return model.decode(params, appearance, driver.pose, z_driver), appearance
+    return model.decode(params, appearance, driver.pose, z_driver)[..., :3], appearance
 
 
 def render_passes(
@@ -149,7 +150,8 @@ def render_passes(
         rendered = in_turn(recomputed(model.decode), params, list(pictures.values()))
     else:
         rendered = apart(model.decode(params, *together(*pictures.values())), len(pictures))
-    shown = dict(zip(pictures, rendered, strict=True))
+    shown = {name: picture[..., :3] for name, picture in zip(pictures, rendered, strict=True)}
+    driven = rendered[0]  # a fourth channel is its matte
 
     read = ("driven", "crossed", "turned")
     images = together(*(shown[name] for name in read))
@@ -164,4 +166,5 @@ def render_passes(
         z_turned=codes[2],
         canonical_source=of_s.volume,
         canonical_driver=of_d.volume,
+        matte=driven[..., 3:] if driven.shape[-1] > 3 else None,
     )

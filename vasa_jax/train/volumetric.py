@@ -9,6 +9,7 @@ to it instead, with what background there is at the corners of the cut::
                                  adversarial, feature matching
     codes:                       contrastive over three passes, mismatch
     volumes:                     canonical
+    driven's matte, if it has one, against the driver's foreground: matte
     posed against acted:         transfer_perceptual, transfer_l1 (VASA-1 pairwise consistency)
     crossed against the source:  cross_identity  (VASA-1)
 
@@ -41,9 +42,9 @@ from vasa_jax.face.head import raster
 from vasa_jax.face.head.fit import LIDS, OUTER_LIPS
 from vasa_jax.face.head.head import Head
 from vasa_jax.face.head.pose import pose_vector
+from vasa_jax.face.model import to_uint8
 from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder, VolumetricConfig, quick_key
 from vasa_jax.face.volume.discriminator import Discriminator, DiscriminatorConfig
-from vasa_jax.face.warp.autoencoder import to_uint8
 from vasa_jax.losses import adversarial, disentangle
 from vasa_jax.losses.eyes import eye_distance
 from vasa_jax.losses.perceptual import feature_distance
@@ -78,6 +79,7 @@ class VolumetricLossConfig:
     canonical: float = 0.5
     transfer: float = 0.25  # of perceptual and l1 each, between the posed and the acted picture
     cross_identity: float = 10.0
+    matte: float = 1.0  # of a model that draws one (model.matte)
     contrastive_scale: float = 5.0
     contrastive_margin: float = 0.2
     mismatch_margin: float = 0.5
@@ -214,6 +216,8 @@ def generator_terms(
         terms["canonical"] = disentangle.canonical_distance(
             passes.canonical_source, passes.canonical_driver
         ).mean()
+    if cfg.matte and passes.matte is not None:
+        terms["matte"] = jnp.abs(passes.matte - driver.mask).mean()
     return terms
 
 
@@ -232,6 +236,8 @@ class VolumetricTask:
             )
         if cfg.discriminator_optim.accumulate not in (1, parts):
             raise UserError("optim.accumulate is for both nets; leave the discriminator's out")
+        if cfg.model.matte and not cfg.loss.matte:
+            raise UserError("model.matte wants loss.matte above 0: nothing else would train it")
         self.pairs = FacePairs(cfg.data)
         if cfg.data.folder == "example" and not cfg.head:
             head = example_head()
@@ -332,7 +338,7 @@ class VolumetricTask:
         }  # fmt: skip
         names = (
             "perceptual", "l1", "face", "eyes", "adversarial", "feature_matching", "contrastive",
-            "mismatch", "canonical", "cross_identity",
+            "mismatch", "canonical", "cross_identity", "matte",
         )  # fmt: skip
         full = {name: getattr(c, name) for name in names}
         # What two pictures of one moment differ by counts as a driven picture's distance does.

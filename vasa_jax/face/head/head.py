@@ -38,6 +38,7 @@ GROUPS = (
 # The resting face of a portrait is kept where it is part of who is shown, and given up where
 # speech needs the full range: driver weight = keep * portrait's weight + commanded weight.
 _KEEP = {"brow": 1.0, "eyeSquint": 1.0, "eyeWide": 1.0, "cheek": 1.0, "nose": 1.0}
+BLINK_KEPT = 0.8  # of how far the portrait's own lids are down
 _KEEP_MOUTH = {"mouthSmile": 0.5, "mouthFrown": 0.5, "mouthLeft": 0.5, "mouthRight": 0.5}
 
 
@@ -255,11 +256,32 @@ def drive(portrait_motion_54: jax.Array, placement_3: jax.Array, motion_54: jax.
     placed = move_placement(placement_3, motion_54)
     own, asked = portrait_motion_54[EXPRESSION], motion_54[EXPRESSION]
     expression = jnp.asarray(resting_share()) * own + asked
-    for name in ("eyeBlink_L", "eyeBlink_R"):  # narrow eyes stay narrow and still close fully
-        i = EXPRESSION_NAMES.index(name)
-        closed = 0.8 * own[i]
+    for i in BLINKS:  # narrow eyes stay narrow and still close fully
+        closed = BLINK_KEPT * own[i]
         expression = expression.at[i].set(closed + (1 - closed) * asked[i])
     return Pose(rot, placed, jnp.clip(expression, 0.0, 1.15), motion_54[GAZE])
+
+
+def driving(
+    portrait_motion_54: jax.Array, placement_3: jax.Array, motion_54: jax.Array, at_3: jax.Array
+) -> jax.Array:
+    """The driving motion (54,) that ``drive`` turns into an absolute one at a placement.
+
+    A weight below what stays of the portrait's own comes out negative: ``drive`` takes it off.
+    """
+    own, seen = portrait_motion_54[EXPRESSION], motion_54[EXPRESSION]
+    expression = seen - jnp.asarray(resting_share()) * own
+    for i in BLINKS:
+        closed = BLINK_KEPT * own[i]
+        expression = expression.at[i].set((seen[i] - closed) / (1 - closed))
+    unit = HEAD_WIDTH_CM * placement_3[2]
+    x, y, scale = move_placement(at_3, motion_54)
+    place = jnp.stack([
+        (x - placement_3[0]) / unit, (placement_3[1] - y) / unit,
+        motion_54[5] - portrait_motion_54[5], jnp.log(scale / placement_3[2]),
+    ])  # fmt: skip
+    turn = motion_54[:3] - portrait_motion_54[:3]
+    return jnp.concatenate([turn, place, motion_54[GAZE], expression])
 
 
 def place_head(head: Head, neutral_V3: jax.Array, centers_23: jax.Array, pose: Pose) -> jax.Array:

@@ -38,6 +38,22 @@ def pose_vector(motion_54: jax.Array, placement_3: jax.Array) -> jax.Array:
     return jnp.concatenate([motion_54[:3], place])
 
 
+def drive_pose(own_7: jax.Array, motion_7: jax.Array) -> jax.Array:
+    """Absolute pose (7,) of a portrait's own pose and a driving one, which is relative to it.
+
+    The same as ``face.head.drive`` and ``pose_vector`` of what comes of it: head widths count in
+    the portrait's size.
+    """
+    place = own_7[3:5] + jnp.exp(own_7[6]) * motion_7[3:5]
+    return jnp.concatenate([own_7[:3] + motion_7[:3], place, own_7[5:] + motion_7[5:]])
+
+
+def relative_pose(own_7: jax.Array, pose_7: jax.Array) -> jax.Array:
+    """The driving pose (7,) that leads from one absolute pose to another: undoes ``drive_pose``."""
+    place = (pose_7[3:5] - own_7[3:5]) * jnp.exp(-own_7[6])
+    return jnp.concatenate([pose_7[:3] - own_7[:3], place, pose_7[5:] - own_7[5:]])
+
+
 def placement_of_pose(pose_7: jax.Array) -> jax.Array:
     """Placement (3,) of a head in an absolute pose: the inverse of ``pose_vector``."""
     unit = HEAD_WIDTH_CM * REFERENCE_SCALE

@@ -11,9 +11,9 @@
 
 Canonical volume and identity map are the *appearance*, kept of a portrait.
 
-The interface is that of the lite model (``face/warp/autoencoder.py``): ``encode_appearance`` once
-per portrait, ``encode_motion`` per driving frame, ``render`` per frame. A motion here is ``[z_pose,
-z_dyn]``, absolute, 7 + 128 numbers: ``X`` of VASA-1 section 3.2.
+Everything here is batched and absolute, as training needs it: ``[z_pose, z_dyn]`` of 7 + 128
+numbers, ``X`` of VASA-1 section 3.2, and pictures on a foreground. ``face.py`` makes of it a face
+that a motion drives relative to a portrait, before its background (``face/model.py``).
 
 Where the sources disagree (paper facts 2.3), besides what ``decoder.py`` says:
 
@@ -38,7 +38,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vasa_jax.core.errors import UserError
 from vasa_jax.core.precision import Precision
 from vasa_jax.core.types import Array
 from vasa_jax.face.head.pose import (
@@ -88,6 +87,7 @@ class VolumetricConfig:
     decoder_shortcut: int = 1
     remat: tuple[str, ...] = ()  # nets whose blocks are recomputed in the backward pass
     precision: Precision = Precision()
+    matte: bool = False  # the decoder draws, as a fourth channel, where it is no background
 
     def __post_init__(self) -> None:
         z, y, x, _ = self.volume
@@ -112,11 +112,6 @@ class VolumetricConfig:
         unknown = set(self.remat) - set(REMATERIALISED)
         if unknown:
             raise ValueError(f"model.remat knows {', '.join(REMATERIALISED)}, not {unknown}")
-
-    @property
-    def motion_dim(self) -> int:
-        """Numbers of a motion: pose, then dynamics."""
-        return POSE_DIM + self.dynamics
 
 
 class VolumetricAppearance(NamedTuple):
@@ -151,7 +146,7 @@ class VolumetricNets(nn.Module):
         self.volume = VolumeUNet(c.volume_widths, block("volume", c.volume_shortcut))
         self.decoder = PictureDecoder(
             c.size, c.decoder_width, c.decoder_blocks, c.decoder_up_widths,
-            block("decoder", c.decoder_shortcut),
+            block("decoder", c.decoder_shortcut), c.matte,
         )  # fmt: skip
 
     def encode_dynamics(self, face_BYXC: jax.Array, *, train: bool = False) -> jax.Array:
@@ -174,7 +169,10 @@ class VolumetricNets(nn.Module):
     def decode(
         self, appearance: VolumetricAppearance, pose_B7: jax.Array, z_dyn_BK: jax.Array
     ) -> jax.Array:
-        """Batched appearance in given poses and dynamics -> pictures (B, Y, X, 3) in [-1, 1]."""
+        """Batched appearance in given poses and dynamics -> pictures (B, Y, X, 3) in [-1, 1].
+
+        With ``cfg.matte`` a fourth channel in [0, 1].
+        """
         offset = self.warp_driver(z_dyn_BK, appearance.z_id)
         view = from_canonical(appearance.volume, jax.vmap(canonical_from_view)(pose_B7), offset)
         return self.decoder(view)
@@ -238,37 +236,11 @@ class VolumetricAutoencoder:
         return out
 
     def decode(self, params: Any, appearance: VolumetricAppearance, pose_B7, z_dyn_BK) -> jax.Array:
-        """Batched appearance, each in its own pose and dynamics -> (B, Y, X, 3) in [-1, 1]."""
+        """Batched appearance, each in its own pose and dynamics -> (B, Y, X, 3) in [-1, 1].
+
+        With ``cfg.matte`` a fourth channel in [0, 1]: where the head is.
+        """
         out: Any = self.nets.apply(
             {"params": params}, appearance, pose_B7, z_dyn_BK, method="decode"
         )
         return out
-
-    def encode_motion(self, params: Any, image_BYXC: jax.Array, pose_B7: jax.Array) -> jax.Array:
-        """Motions (B, 7 + K) of driving pictures in [-1, 1] with their fitted poses."""
-        z_dyn = self.dynamics(params, self.aligned_faces(image_BYXC, pose_B7))
-        return jnp.concatenate([pose_B7, z_dyn], -1)
-
-    def encode_appearance(
-        self, params: Any, image_YXC: Array, pose_7: Array, mask_YX1: Array
-    ) -> VolumetricAppearance:
-        """Everything that is computed once per portrait (Y, X, 3) in [-1, 1].
-
-        Raises UserError for a picture that has not the model's size.
-        """
-        n = self.cfg.size
-        if image_YXC.shape != (n, n, 3):
-            raise UserError(f"the model wants a crop of {n} x {n} px, got {image_YXC.shape}")
-        image, pose = jnp.asarray(image_YXC)[None], jnp.asarray(pose_7)[None]
-        motion = self.encode_motion(params, image, pose)
-        mask = jnp.asarray(mask_YX1)[None]
-        encoded = self.encode(params, image, mask, pose, motion[:, POSE_DIM:])
-        return jax.tree.map(lambda a: a[0], encoded)
-
-    def render(
-        self, params: Any, appearance: VolumetricAppearance, motion_BM: jax.Array
-    ) -> jax.Array:
-        """Pictures (B, Y, X, 3) of one portrait for motions (B, 7 + K); wrap in ``jax.jit``."""
-        b = motion_BM.shape[0]
-        many = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (b, *a.shape)), appearance)
-        return self.decode(params, many, motion_BM[:, :POSE_DIM], motion_BM[:, POSE_DIM:])

@@ -100,7 +100,7 @@ class PictureDecoder(nn.Module):
 
     Depth becomes channels, a 1x1 convolution projects, blocks refine at the volume's resolution,
     then nearest upsampling and a block per scale. The published sigmoid in [0, 1] is that range
-    stretched to this package's [-1, 1].
+    stretched to this package's [-1, 1]. ``matte`` asks for a fourth channel, a share in [0, 1].
     """
 
     size: int
@@ -108,6 +108,7 @@ class PictureDecoder(nn.Module):
     blocks: int
     up_widths: tuple[int, ...]
     block: Any = NormBlock
+    matte: bool = False
 
     @nn.compact
     def __call__(self, view_BZYXC: jax.Array) -> jax.Array:
@@ -117,5 +118,9 @@ class PictureDecoder(nn.Module):
         for i, features in enumerate(self.up_widths):
             h = self.block(features, upsample=h.shape[1] < self.size, name=f"up_{i}")(h)
         h = nn.relu(GroupNorm(GROUPS, name="norm")(h))
-        h = Conv(3, name="out")(h)
-        return 2.0 * nn.sigmoid(h.astype(jnp.float32)) - 1.0
+        picture = 2.0 * nn.sigmoid(Conv(3, name="out")(h).astype(jnp.float32)) - 1.0
+        if not self.matte:
+            return picture
+        # A convolution of its own: all other weights are those of a model without.
+        share = nn.sigmoid(Conv(1, name="matte")(h).astype(jnp.float32))
+        return jnp.concatenate([picture, share], -1)

@@ -1,4 +1,4 @@
-"""The face latent autoencoder of stage 1: ``encode_appearance`` once, ``render`` per frame."""
+"""The lite face: ``encode_appearance`` once, ``render`` per frame (``face/model.py``)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vasa_jax.core.space import ARKIT, MotionSpace
 from vasa_jax.core.types import Array
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.fit import FaceFit
 from vasa_jax.face.head.head import Head, Pose
+from vasa_jax.face.model import Rendered, to_uint8
 from vasa_jax.face.warp import inpaint, lashes
 from vasa_jax.face.warp.decoder import (
     Decoder,
@@ -108,11 +110,9 @@ class _Nets(nn.Module):
 
 
 class FaceAutoencoder:
-    """Pure functions of ``(params, inputs)`` around one config and one reduced head.
+    """A ``FaceModel`` of named weights; pure functions around one config and one reduced head."""
 
-    ``params`` is the plain nested dict of the nets. The head's arrays are arguments, never closed
-    over, so that they are not baked into the program as constants.
-    """
+    kind = "warp"
 
     def __init__(self, cfg: FaceConfig, head: Head):
         self.cfg = cfg
@@ -121,10 +121,22 @@ class FaceAutoencoder:
         # Compiled once per model, not once per portrait.
         self._encode = Program(self.encode, closed_over=(cfg,))
         self._render = jax.jit(
-            lambda params, head, appearance, motion_BM: self.render(
-                params, appearance, motion_BM, head=head
+            lambda params, head, appearance, motion_BM: (
+                self.render(params, head, appearance, motion_BM).image
             )
         )
+
+    @property
+    def size(self) -> int:
+        return self.cfg.size
+
+    @property
+    def space(self) -> MotionSpace:
+        return ARKIT
+
+    @property
+    def fixed(self) -> FaceConfig:
+        return self.cfg
 
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""
@@ -168,13 +180,26 @@ class FaceAutoencoder:
             mouth_of(image_YXC, own.maps, teeth_of(head, geometry.neutral), tone),
         )  # fmt: skip
 
-    def encode_appearance(self, params: Any, image_YXC: Array, fit: FaceFit) -> Appearance:
-        """Everything that is computed once per portrait."""
-        shape = np.zeros(self.head.base.shape, np.float32) if fit.shape is None else fit.shape
-        return self._encode(
-            params, self.head, np.asarray(image_YXC, np.float32), np.asarray(fit.identity),
-            np.asarray(fit.motion), np.asarray(fit.placement), np.asarray(shape),
-        )  # fmt: skip
+    def encode_appearance(
+        self, params: Any, head: Head, image_YXC: Array, fit: FaceFit
+    ) -> Appearance:
+        """Everything that is computed once per portrait (Y, X, 3) in [-1, 1]."""
+        shape = np.zeros(head.base.shape, np.float32) if fit.shape is None else fit.shape
+        return self._encode(params, head, image_YXC, fit.identity, fit.motion, fit.placement, shape)
+
+    def rest(self, appearance: Appearance) -> np.ndarray:
+        """Nothing is asked for, (54,): the portrait's pose, eyes towards the viewer."""
+        return np.zeros(self.space.dim, np.float32)
+
+    def encode_motion(
+        self, params: Any, head: Head, image_BYXC: Array, fit_B: FaceFit, anchor: FaceFit
+    ) -> Array:
+        """Driving motions (B, 54) of fitted pictures, from the fits alone: undoes ``drive``."""
+        return jax.vmap(
+            lambda motion, placement: heads.driving(
+                anchor.motion, anchor.placement, motion, placement
+            )
+        )(fit_B.motion, fit_B.placement)
 
     def warp_pose(self, head: Head, appearance: Appearance, pose: Pose):
         """The portrait moved by geometry alone to absolute poses (leading axis B), no net at all.
@@ -249,26 +274,14 @@ class FaceAutoencoder:
         return np.asarray(to_uint8(image))
 
     def render(
-        self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
-    ) -> Array:
-        """Images (B, Y, X, 3) in [-1, 1] for driving motions (B, 54); wrap in ``jax.jit``."""
-        return self._driven(params, appearance, motion_BM, head, traced=False)[0]
-
-    def render_traced(
-        self, params: Any, appearance: Appearance, motion_BM: Array, *, head: Head | None = None
-    ) -> tuple[Array, Origin]:
-        """``render``, and where in the portrait its pixels come from."""
-        image, origin = self._driven(params, appearance, motion_BM, head, traced=True)
-        assert origin is not None
-        return image, origin
-
-    def _driven(
-        self, params, appearance: Appearance, motion_BM, head: Head | None, *, traced: bool
-    ):
-        head = self.head if head is None else head
+        self, params: Any, head: Head, appearance: Appearance, motion_BM: Array, *,
+        traced: bool = False,
+    ) -> Rendered:  # fmt: skip
+        """Pictures for driving motions (B, 54); the flow moves the background, so no matte."""
         g = appearance.geometry
         pose = jax.vmap(lambda m: heads.drive(g.motion, g.placement, m))(motion_BM)
-        return self._render_pose(params, head, appearance, pose, traced=traced)
+        image, origin = self._render_pose(params, head, appearance, pose, traced=traced)
+        return Rendered(image, None, origin)
 
 
 def _origin(
@@ -290,13 +303,3 @@ def left_to_paint(throat_BYX: Array) -> Array:
 def soften(image_BYXC: Array, contour_BYX: Array) -> Array:
     """Low-passes the picture where two surfaces meet: their edge has no subpixels."""
     return image_BYXC + contour_BYX[..., None] * (binomial(image_BYXC) - image_BYXC)
-
-
-def to_uint8(image: Array) -> Array:
-    """[-1, 1] -> uint8, inside the compiled program: a quarter of the bytes to copy."""
-    return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-def from_uint8(image: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 in [-1, 1]."""
-    return np.asarray(image, np.float32) / 127.5 - 1.0

@@ -9,19 +9,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from vasa_jax.core.arkit import MOTION_DIM
-from vasa_jax.generate.live.motion import Hop, LiveMotion
-from vasa_jax.generate.live.pictures import Drawn, Finisher
+from vasa_jax.generate.live.motion import Hop, LiveMotion, Moves
+from vasa_jax.generate.live.pictures import Drawn, Finisher, Surroundings
+from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.generate.rolling import RollingConfig, branches
 from vasa_jax.provenance.payload import Payload
-
-if TYPE_CHECKING:
-    from vasa_jax.generate.engine import Engine
-    from vasa_jax.generate.talker import Talker
 
 RENDER_THREADS = 2
 FRAMES: tuple[Literal["full", "crop"], ...] = ("full", "crop")  # what streams may show
@@ -51,10 +47,38 @@ class LiveConfig:
     buffer_s: float = 60.0  # of other sources; then ``push`` waits
 
 
+class Draws(Protocol):
+    """What draws one portrait after another."""
+
+    def rest(self, appearance: Any) -> np.ndarray:
+        """The motion (M,) of a portrait that rests."""
+
+    def draw(self, appearance: Any, motion_BM: np.ndarray) -> np.ndarray:
+        """Squares uint8 (B, Y, X, 3)."""
+
+
+class Works(Moves, Draws, Protocol):
+    """What streams run on: a release whose face and motion are on the device."""
+
+    motion_params: Any
+    quick_params: Any  # with ``quick_defaults`` the quickest way to sample
+    defaults: GenerateDefaults
+    quick_defaults: GenerateDefaults
+    live: dict[Any, Any]  # its live engines by ``LiveConfig``
+    retired: bool  # another took its place: threads end as soon as no stream needs them
+
+
+class Portrayed(Surroundings, Protocol):
+    """A portrait that can be drawn."""
+
+    @property
+    def appearance(self) -> Any: ...
+
+
 class LiveEngine:
     """The threads and the compiled step that streams share."""
 
-    def __init__(self, engine: Engine, cfg: LiveConfig | None = None):
+    def __init__(self, engine: Works, cfg: LiveConfig | None = None):
         self.cfg = cfg = cfg or LiveConfig()
         self.engine = engine
         quick = cfg.steps is None
@@ -74,7 +98,7 @@ class LiveEngine:
         self._lock = threading.Lock()
         self._pools: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
         self._warming = threading.Lock()
-        self._warm: weakref.WeakSet[Talker] = weakref.WeakSet()
+        self._warm: weakref.WeakSet[Portrayed] = weakref.WeakSet()
 
     @property
     def latency_ms(self) -> float:
@@ -87,7 +111,9 @@ class LiveEngine:
         self._in_stepper(self.motion.run_waiting)
         return future
 
-    def ask_picture(self, talker: Talker, motion_M: np.ndarray) -> concurrent.futures.Future[Drawn]:
+    def ask_picture(
+        self, talker: Portrayed, motion_M: np.ndarray
+    ) -> concurrent.futures.Future[Drawn]:
         """``draw`` in one of the threads that render."""
         return self._submit("live-render", RENDER_THREADS, self.draw, talker, motion_M)
 
@@ -102,7 +128,7 @@ class LiveEngine:
         if self.motion.taken == 0:
             self._end_threads(cancel=False)
 
-    def warm_up(self, talker: Talker) -> None:
+    def warm_up(self, talker: Portrayed) -> None:
         """Compiles, or reads from the cache, all that streams of ``talker`` run.
 
         The first of a release takes tens of seconds where nothing is cached, and says so in the
@@ -123,25 +149,24 @@ class LiveEngine:
             _log.info("warm after %.1f s", time.perf_counter() - began)
             self._warm.add(talker)
 
-    def _warm_up(self, talker: Talker) -> None:
+    def _warm_up(self, talker: Portrayed) -> None:
         # Beside one another: compilation fills one core each.
         waiting: list[concurrent.futures.Future[Any]] = [self._in_stepper(self.motion.warm_up)]
-        still = np.zeros(MOTION_DIM, np.float32)
         for _ in range(RENDER_THREADS):  # so that each of those is there, too
-            waiting.append(self.ask_picture(talker, still))
+            waiting.append(self._submit("live-render", RENDER_THREADS, self._draw_rest, talker))
         for frame in FRAMES:
             Finisher(talker, frame, Payload()).rehearse()
         for future in waiting:
             future.result()
 
-    def draw(self, talker: Talker, motion_M: np.ndarray) -> tuple[np.ndarray, float]:
+    def _draw_rest(self, talker: Portrayed) -> None:
+        self.draw(talker, self.engine.rest(talker.appearance))
+
+    def draw(self, talker: Portrayed, motion_M: np.ndarray) -> tuple[np.ndarray, float]:
         """The model's square uint8 for one row of driving motion, and the ms it took."""
         began = time.perf_counter()
-        engine = self.engine
-        images = engine.render(
-            engine.face_params, engine.autoencoder.head, talker.appearance, motion_M[None]
-        )
-        return np.asarray(images)[0], (time.perf_counter() - began) * 1e3
+        images = self.engine.draw(talker.appearance, motion_M[None])
+        return images[0], (time.perf_counter() - began) * 1e3
 
     def close(self) -> None:
         """Lets the threads end; what waits for them is cancelled."""
@@ -165,7 +190,7 @@ class LiveEngine:
                 pool.shutdown(wait=False, cancel_futures=cancel)
 
 
-def live_engine(engine: Engine, cfg: LiveConfig | None = None) -> LiveEngine:
+def live_engine(engine: Works, cfg: LiveConfig | None = None) -> LiveEngine:
     """The live engine of an engine and a configuration; made once."""
     cfg = cfg or LiveConfig()
     if cfg not in engine.live:

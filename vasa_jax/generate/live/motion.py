@@ -14,7 +14,7 @@ import concurrent.futures
 import dataclasses
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,10 +24,18 @@ from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate import rolling
 from vasa_jax.generate.finish.arkit import loud_frames
 from vasa_jax.generate.rolling import RollingConfig
+from vasa_jax.motion.latents import MotionStats
 from vasa_jax.motion.model import MotionModelConfig
 
-if TYPE_CHECKING:
-    from vasa_jax.generate.engine import Engine
+
+class Moves(Protocol):
+    """What moves: a motion model and the scale of its motions."""
+
+    @property
+    def motion_config(self) -> MotionModelConfig: ...
+
+    @property
+    def stats(self) -> MotionStats: ...
 
 
 class Heard:
@@ -83,7 +91,7 @@ class LiveMotion:
     """``places`` streams of one engine's motion model."""
 
     def __init__(
-        self, engine: Engine, params: Any, cfg: RollingConfig, scales: dict[str, float], places: int
+        self, engine: Moves, params: Any, cfg: RollingConfig, scales: dict[str, float], places: int
     ):
         self.model, self.cfg = engine.motion_config, cfg
         self.places = places

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from vasa_jax.face.find import align
+from vasa_jax.face.find.finder import Face
 from vasa_jax.provenance.payload import Payload
 from vasa_jax.provenance.watermark import Marker
 
-if TYPE_CHECKING:
-    from vasa_jax.generate.talker import Talker
-
 Drawn = tuple[np.ndarray, float]  # a picture uint8, and the ms that rendering took
+
+
+class Surroundings(Protocol):
+    """The picture that a face was cut from, and where."""
+
+    @property
+    def image(self) -> np.ndarray: ...
+
+    @property
+    def crop(self) -> align.Crop: ...
+
+    @property
+    def face(self) -> Face: ...
+
+    @property
+    def size(self) -> int:
+        """Side of the model's square in px."""
+
+    def frame_size(self, frame: Literal["full", "crop"] = "full") -> tuple[int, int]:
+        """Width and height of a finished picture."""
 
 
 class Finisher:
@@ -24,13 +42,15 @@ class Finisher:
     Making one takes a moment, and compiles where its size is new: it belongs in a thread.
     """
 
-    def __init__(self, talker: Talker, frame: Literal["full", "crop"], payload: Payload | None):
+    def __init__(
+        self, talker: Surroundings, frame: Literal["full", "crop"], payload: Payload | None
+    ):
         """``payload`` is what the invisible mark says; None leaves it out."""
         self._talker = talker
         self._paster = None
         if frame == "full":
             self._paster = align.Paster(
-                talker.image, talker.crop, talker.engine.size, landmarks=talker.face.landmarks
+                talker.image, talker.crop, talker.size, landmarks=talker.face.landmarks
             )
         self._marker = None
         if payload is not None:
@@ -40,7 +60,7 @@ class Finisher:
     def rehearse(self) -> None:
         """Does once all that a picture needs, and leaves no trace of it."""
         talker = self._talker
-        square = align.extract(talker.image, talker.crop, talker.engine.size)
+        square = align.extract(talker.image, talker.crop, talker.size)
         # The portrait's own square moves nothing, so a mask has nothing to remember.
         self._pasted(square, None if self._paster is None else self._paster.mask(square))
 
@@ -63,7 +83,7 @@ class Finisher:
         """The portrait as it is, as a frame."""
         picture = self._talker.image
         if self._paster is None:
-            picture = align.extract(picture, self._talker.crop, self._talker.engine.size)
+            picture = align.extract(picture, self._talker.crop, self._talker.size)
         return self._marked(picture)
 
     async def _finish(

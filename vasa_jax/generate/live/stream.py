@@ -42,17 +42,18 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from vasa_jax.checkpoint.release import Release
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Controls
 from vasa_jax.generate.controls import ControlTracks
 from vasa_jax.generate.finish.arkit import speaking
 from vasa_jax.generate.finish.finish import finish_for
 from vasa_jax.generate.live.engine import LiveConfig as LiveConfig
-from vasa_jax.generate.live.engine import LiveEngine
+from vasa_jax.generate.live.engine import LiveEngine, Portrayed
 from vasa_jax.generate.live.engine import live_engine as live_engine
 from vasa_jax.generate.live.frames import LiveFrame as LiveFrame
 from vasa_jax.generate.live.frames import Made
@@ -62,13 +63,17 @@ from vasa_jax.generate.live.steering import Asked, Steering, checked_pose
 from vasa_jax.generate.live.timeline import Timeline
 from vasa_jax.provenance.payload import Payload
 
-if TYPE_CHECKING:
-    from vasa_jax.generate.talker import Talker
-
 _log = logging.getLogger("vasa_jax.live")
 FRAME_S = 1.0 / FPS
 READY_FRAMES = 8  # made ahead of a reader that does not keep up; bounds memory
 FADE_SAMPLES = 80  # 5 ms: an interrupted voice must not click
+
+
+class Speaker(Portrayed, Protocol):
+    """A portrait of a release, which the mark names."""
+
+    @property
+    def release(self) -> Release: ...
 
 
 class LiveStream:
@@ -86,7 +91,7 @@ class LiveStream:
     def __init__(
         self,
         live: LiveEngine,
-        talker: Talker,
+        talker: Speaker,
         *,
         rate: int = SAMPLE_RATE_HZ,
         seed: int = 0,
