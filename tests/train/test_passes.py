@@ -89,6 +89,24 @@ def terms_of(passes):
     return generator_terms(VolumetricLossConfig(scales=1), nets, None, world(), passes)
 
 
+class Matted(Painter):
+    """Draws a matte of 0.75 as a fourth channel."""
+
+    def decode(self, params, appearance, pose, z_dyn):
+        drawn = super().decode(params, appearance, pose, z_dyn)
+        return jnp.concatenate([drawn, jnp.full_like(drawn[..., :1], 0.75)], -1)
+
+
+def test_a_matte_is_no_colour_and_is_held_against_the_foreground():
+    scene, key = world(), jax.random.key(0)
+    matted = render_passes(Matted(), None, scene.source, scene.driver, key)
+    plain = passes_of()
+    assert plain.matte is None and "matte" not in terms_of(plain)
+    np.testing.assert_array_equal(matted.driven, plain.driven)
+    np.testing.assert_array_equal(matted.z_crossed, plain.z_crossed)
+    assert float(terms_of(matted)["matte"]) == pytest.approx(0.25)  # the mask of ``world`` is one
+
+
 def test_stacking_for_one_call_keeps_versions_and_examples_apart():
     a, b = jnp.arange(6.0).reshape(3, 2), 10 + jnp.arange(6.0).reshape(3, 2)
     joined = together({"x": a}, {"x": b})["x"]

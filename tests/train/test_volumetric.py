@@ -233,6 +233,10 @@ def test_what_cannot_be_trained_is_refused(monkeypatch):
     many = dataclasses.replace(cfg.optim, accumulate=4)
     with pytest.raises(UserError, match="at least 8 for 4 microbatches"):
         task_of(dataclasses.replace(cfg, batch=4, optim=many), monkeypatch)
+    drawn = dataclasses.replace(cfg.model, matte=True)
+    untaught = dataclasses.replace(cfg.loss, matte=0.0)
+    with pytest.raises(UserError, match="wants loss.matte above 0"):
+        task_of(dataclasses.replace(cfg, model=drawn, loss=untaught), monkeypatch)
     with pytest.raises(UserError, match="for both nets"):
         task_of(dataclasses.replace(cfg, batch=8, discriminator_optim=many), monkeypatch)
     with pytest.raises(UserError, match="model.size"):
