@@ -26,11 +26,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import card as cards
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tools import card as cards
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core.config import from_json
@@ -46,8 +46,8 @@ from vasa_jax.metrics import phonemes, sync
 from vasa_jax.runtime import compile_cache
 from vasa_jax.runtime.machine import machine, versions
 
-STUDENT = "student"
 ROOT = Path(__file__).resolve().parent.parent
+STUDENT = "student"
 SHOWN = ("correlation", "lag_frames", "closures", "closures_chance", "rest_ratio", "blinks",
          "head_motion_deg", "head_jitter_deg")  # fmt: skip
 

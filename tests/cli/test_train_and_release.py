@@ -11,7 +11,7 @@ from tests.face.tiny_volumetric import TINY, filled
 from tests.generate.tiny_release import FACE, MOTION, tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import Checkpoints
-from vasa_jax.cli import release, release_parts, train
+from vasa_jax.cli import release, train
 from vasa_jax.core.config import to_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import SpaceConfig
@@ -20,6 +20,7 @@ from vasa_jax.face.volume.autoencoder import VolumetricAutoencoder
 from vasa_jax.face.volume.face import origin_of
 from vasa_jax.generate.offline import GenerateDefaults
 from vasa_jax.motion.latents import MotionStats
+from vasa_jax.motion.model import init_params
 
 CONFIG = """
 import dataclasses
@@ -184,7 +185,7 @@ def test_what_no_verb_could_open_is_not_built(runs, parts):
     assert not (runs / "out").exists()
 
 
-def test_a_full_face_wants_a_motion_model_of_its_own_code(runs, parts, monkeypatch):
+def test_a_full_face_wants_a_motion_model_of_its_own_code(runs, capsys):
     """Its run is taken as a face; the code that motion is made in must be that of its E_dyn."""
     params = filled(jax.eval_shape(VolumetricAutoencoder(TINY).init, jax.random.key(0)))
     data = {"folder": str(runs / "faces")}
@@ -193,17 +194,19 @@ def test_a_full_face_wants_a_motion_model_of_its_own_code(runs, parts, monkeypat
     arkit = r"the motion model is in the motion space arkit .* latent \(7 \+ 6 numbers, origin "
     with pytest.raises(UserError, match=arkit + origin_of(params)[:12]):
         call(release, *words, "--motion", runs / "motion")
-    # A motion model of that space, as far as a release knows of it.
-    _, read, config, _ = release_parts.read_run(full, "face")
-    assert config["kind"] == "volume"
     latent = SpaceConfig(kind="latent", dynamics=TINY.dynamics, origin=origin_of(params))
-    heads = {"head": dict(np.load(parts[1])), "face": read, "motion": parts[0]["motion"]}
-    spaces = iter([latent, dataclasses.replace(latent, origin="0" * 64)])
-    monkeypatch.setattr(release_parts, "space_config", lambda table: next(spaces))
-    table = {"face": config, "motion": {"model": to_json(MOTION)}}
-    release_parts.check_parts(heads, table, MotionStats.unit().to_json())
+    for name, origin in (("own", latent.origin), ("foreign", "0" * 64)):
+        model = dataclasses.replace(MOTION, space=dataclasses.replace(latent, origin=origin))
+        weights = filled(jax.eval_shape(lambda m=model: init_params(m, jax.random.key(0))))
+        stats = MotionStats.unit(model.motion_space)
+        write_run(runs / name, weights, {"model": to_json(model)}, stats)
     with pytest.raises(UserError, match="the motion model is in .* origin 000000000000"):
-        release_parts.check_parts(heads, table, MotionStats.unit().to_json())
+        call(release, *words, "--motion", runs / "foreign")
+    assert call(release, *words, "--motion", runs / "own") == 0
+    capsys.readouterr()
+    assert call(release, "show", runs / "out") == 0
+    said = capsys.readouterr().out
+    assert "volume" in said and f"latent (7 + {TINY.dynamics} numbers" in said
 
 
 def test_length_comes_from_the_schedule_unless_steps_is_given(toy, tmp_path, capfd):

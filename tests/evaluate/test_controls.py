@@ -68,3 +68,9 @@ def test_summary_reports_the_slope_of_gaze():
     assert got["gaze_slope_yaw"] == pytest.approx(0.5)
     assert got["gaze_slope_pitch"] == pytest.approx(0.0)
     assert "gaze slope yaw" in controls.table(rows)
+
+
+def test_a_face_that_is_lost_while_its_eyes_shut_shows_no_blink():
+    frames = [np.zeros((4, 4, 3), np.uint8)] * 60
+    lost = _look(landmarks=np.full((60, 478, 3), np.nan))
+    assert controls.blink_frames(frames, lost) == []

@@ -12,10 +12,10 @@ from tests.face.tiny_volumetric import TINY
 from tests.generate.tiny_release import tiny_release
 from vasa_jax.checkpoint.release import load_release
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.space import SpaceConfig
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.volume.face import origin_of
-from vasa_jax.generate import engine as engines
 from vasa_jax.generate.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -32,18 +32,18 @@ def test_a_face_of_no_known_kind_is_refused(full):
         Engine(other)
 
 
-def test_a_motion_model_of_another_space_is_refused(full):
+def test_a_motion_model_of_another_space_is_refused(full, tmp_path):
     origin = origin_of(full.params["face"])
+    arkit = load_release(tiny_release(tmp_path / "arkit", kind="volume", space=SpaceConfig()))
     with pytest.raises(UserError, match="motion model is in the motion space arkit") as caught:
-        Engine(full)
+        Engine(arkit)
     assert origin[:12] in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_full_face_prepares_and_draws_as_the_lite_one_does(full, monkeypatch):
-    space = engines.space_of_face(full.config["face"], full.params["face"])
-    monkeypatch.setattr(engines, "space_config", lambda table: space.cfg)
+def test_a_full_face_prepares_and_draws_as_the_lite_one_does(full):
     engine = Engine(full)
-    assert engine.size == TINY.size and engine.face.space is space
+    assert engine.size == TINY.size and engine.face.space is engine.motion_config.motion_space
+    assert engine.stats.space.dim == 7 + TINY.dynamics and engine.defaults.sampler == "ddim"
     image = drawn_face(300)
     (found,) = FaceFinder().find(image)
     crop = align.crop_from_landmarks(found.landmarks)

@@ -16,7 +16,8 @@ from vasa_jax.audio.encoder import EncoderConfig
 from vasa_jax.checkpoint.release import save_release
 from vasa_jax.core.arkit import EXPRESSION_NAMES
 from vasa_jax.core.config import to_json
-from vasa_jax.face.faces import build_face
+from vasa_jax.core.space import SpaceConfig
+from vasa_jax.face.faces import build_face, space_of_face
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import LID_PAIRS
@@ -88,23 +89,30 @@ def _random(init: Callable[[jax.Array], Any]) -> Any:
 
 
 def tiny_release(
-    folder: Path, generate: dict[str, Any] | None = None, *, kind: str = "warp"
+    folder: Path,
+    generate: dict[str, Any] | None = None,
+    *,
+    kind: str = "warp",
+    space: SpaceConfig | None = None,
 ) -> Path:
     """Writes the release and returns its folder; ``generate`` says how it is sampled.
 
-    ``kind`` is that of its face, see ``face/faces.py``.
+    ``kind`` is that of its face, see ``face/faces.py``; its motion model makes motion in the face's
+    own space, or in ``space``.
     """
     head = tiny_head()
     table = {"kind": kind, "model": to_json({"warp": FACE, "volume": TINY}[kind])}
     face = _random(build_face(table, head).init)
-    motion = _random(lambda key: init_params(MOTION, key))
-    stats = dataclasses.replace(MotionStats.unit(), std=np.full(54, 0.05, np.float32))
+    model = dataclasses.replace(MOTION, space=space or space_of_face(table, face).cfg)
+    motion = _random(lambda key: init_params(model, key))
+    unit = MotionStats.unit(model.motion_space)
+    stats = dataclasses.replace(unit, std=np.full_like(unit.std, 0.05))
     save_release(
         folder,
         {"face": face, "motion": motion, "head": head},
         {
             "face": table,
-            "motion": {"model": to_json(MOTION)},
+            "motion": {"model": to_json(model)},
             "generate": generate or {},
         },
         {"motion": {"motion": stats.to_json()}},

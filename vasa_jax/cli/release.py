@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vasa_jax.core.space import MotionSpace, space_config, space_of
+
 DESCRIPTION = """\
 A release is a folder with all that inference needs: weights, configuration, statistics, card and
 checksums. `build` makes one from the newest checkpoints (averaged weights) of runs; with `--base`
@@ -141,7 +143,8 @@ def _build(args: argparse.Namespace) -> int:
     config["steps"] = steps
     sampling = (config["motion"] if args.motion else config).get("generate")
     if sampling or args.generate:
-        config["generate"] = _sampling(sampling or {}, args.generate)
+        space = space_of(space_config(config["motion"]))
+        config["generate"] = _sampling(sampling or {}, args.generate, space)
     if args.card:
         card = Path(args.card).read_text(encoding="utf-8")
     elif runs:  # the base's card would say what is no longer so
@@ -205,17 +208,16 @@ def _face_kind(config: dict[str, Any]) -> str:
 
 
 def _motion_space(config: dict[str, Any]) -> str:
-    from vasa_jax.core.space import space_config
-
     return space_config(config.get("motion", {})).describe()
 
 
-def _sampling(table: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+def _sampling(table: dict[str, Any], settings: list[str], space: MotionSpace) -> dict[str, Any]:
     """The "generate" part of a release's config: the run's own, changed as asked."""
-    from vasa_jax.core.config import from_json, override, to_json
+    from vasa_jax.core.config import override, to_json
     from vasa_jax.generate.offline import GenerateDefaults
 
-    return to_json(override(from_json(GenerateDefaults, table), settings))
+    chosen = to_json(override(GenerateDefaults.of(table, space), settings))
+    return to_json(GenerateDefaults.of(chosen, space))
 
 
 def _drop(params: dict[str, Any], path: str) -> None:

@@ -16,7 +16,6 @@ from vasa_jax.checkpoint.release import load_release
 from vasa_jax.checkpoint.train_state import read_params
 from vasa_jax.core.config import from_json
 from vasa_jax.core.errors import UserError
-from vasa_jax.core.space import space_config
 from vasa_jax.core.tree import differences, unflatten
 from vasa_jax.data.folders import data_folder
 from vasa_jax.face.faces import FACES, build_face, space_of_face
@@ -84,16 +83,19 @@ def check_parts(params: Mapping[str, Any], config: Mapping[str, Any], stats: Any
 
     key = jax.random.key(0)
     head = _head(params["head"], "the head")
-    space = space_of_face(config["face"], params["face"])
-    space.require(space_config(config["motion"]), "the motion model")
-    face = build_face(config["face"], head, space=space)
     motion = from_json(MotionModelConfig, _model(config, "motion"))
+    space = space_of_face(config["face"], params["face"])
+    space.require(motion.space, "the motion model")
+    face = build_face(config["face"], head, space=space)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         shapes = {"face": jax.eval_shape(face.init, key)}
     shapes["motion"] = jax.eval_shape(lambda k: init_params(motion, k), key)
     if "student" in params:
         shapes["student"] = shapes["motion"]
-        from_json(GenerateDefaults, config["student"]["generate"])
+        student = config["student"]
+        if "model" in student:
+            space.require(from_json(MotionModelConfig, student["model"]).space, "the student")
+        GenerateDefaults.of(student["generate"], space)
     for part, tree in shapes.items():
         # Releases may leave out what only training needs (--drop).
         wrong = [x for x in differences(tree, params[part]) if ": missing" not in x]

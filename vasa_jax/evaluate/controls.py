@@ -143,9 +143,11 @@ def blink_frames(frames: Sequence[np.ndarray], seen: Look, *, around: int = 4) -
     """The pictures of the clip's deepest blink, from ``around`` frames before to after."""
     opening = motion.eye_opening(seen.landmarks)
     blinks = motion.find_blinks(opening)
-    if not blinks:
+    # A face that is lost while its eyes shut may show nothing of the blink.
+    seen_ones = [(a, b) for a, b in blinks if np.isfinite(opening[a:b]).any()]
+    lowest = [a + int(np.nanargmin(opening[a:b])) for a, b in seen_ones]
+    if not lowest:
         return []
-    lowest = [a + int(np.nanargmin(opening[a:b])) for a, b in blinks]
     at = min(lowest, key=lambda i: opening[i])
     return list(frames[max(0, at - around) : at + around + 1])
 
