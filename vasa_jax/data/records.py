@@ -13,7 +13,7 @@ is missing was not finished, and is made again.
 
 Kinds (arrays; T frames at 25 per second, coordinates of the crop in [0, 1]):
 
-``motion``  stage 2: ``samples`` (640 T,) int16 at 16 kHz, ``motion`` (T, M) float16, ``viseme`` (T,)
+``motion``  stage 2: ``samples`` (640 T,) int16, 16 kHz, ``motion`` (T, M) float16, ``viseme`` (T,)
             int8, ``trust`` (M,) float16, ``controls_*`` (T, ...) float16
 ``stills``  stage 1, some pictures of one person: ``image_00``, ... (N,) uint8, a PNG or WebP file
             each; ``motion`` (F, 54) absolute, without translation; ``placement`` (F, 3);
