@@ -26,14 +26,15 @@ QUIET_FRAMES = 6  # of quiet before the lips are closed: pauses within words sta
 CLOSE_S = 0.1  # time constant of the closing lips
 
 # Weights that part the lips or hold a vowel's shape; smiles and frowns may stay.
-OPENERS = tuple(
+OPENERS = np.array([
     MOTION_INDEX[name]
     for name in (
         "jawOpen", "jawForward", "mouthFunnel", "mouthPucker", "mouthLowerDown_L",
         "mouthLowerDown_R", "mouthUpperUp_L", "mouthUpperUp_R", "mouthShrugLower",
         "mouthShrugUpper", "mouthStretch_L", "mouthStretch_R", "mouthClose",
     )
-)  # fmt: skip
+])  # fmt: skip
+NO_FEELING = np.zeros(EXPRESSION.stop - EXPRESSION.start, np.float32)
 
 
 class ArkitFinish:
@@ -63,10 +64,12 @@ class ArkitFinish:
         controls = Controls(*(np.asarray(x) for x in controls))
         out = self._pose(motion_TM, controls, loud_T, pose_deg=pose_deg)
         for i, row in enumerate(out):
-            asked = Controls(*(x[i : i + 1] for x in controls))
-            row[GAZE] = self._gaze(row[GAZE], asked.gaze[0], asked.gaze_on[0])
-            row[EXPRESSION] = self._felt(row[EXPRESSION], asked_feeling(asked, row[None])[0])
-            row[list(OPENERS)] *= self._opening(bool(loud_T[i]))
+            row[GAZE] = self._gaze(row[GAZE], controls.gaze[i], controls.gaze_on[i])
+            felt = NO_FEELING
+            if controls.emotion_on[i]:
+                felt = asked_feeling(Controls(*(x[i : i + 1] for x in controls)), row[None])[0]
+            row[EXPRESSION] = self._felt(row[EXPRESSION], felt)
+            row[OPENERS] *= self._opening(bool(loud_T[i]))
         return self._blink(out)
 
     def _felt(self, spoken_E: np.ndarray, felt_E: np.ndarray) -> np.ndarray:

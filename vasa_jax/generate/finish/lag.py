@@ -50,10 +50,11 @@ class Settled:
 
     def __call__(self, own: np.ndarray, target: np.ndarray, on: Any) -> np.ndarray:
         """One frame: the model's own numbers (C,), those asked for, and how firmly, 0 to 1."""
+        on = np.asarray(on, np.float32)
         slow, weight = self._slow(own), self._weight(on)
-        if np.any(on > 0):
+        if (on > 0).any():
             self._wanted(target)
         wanted = target if self._wanted.now is None else self._wanted.now
-        if np.all(on == 0) and np.all(weight < 1e-3):
+        if not on.any() and (weight < 1e-3).all():
             self._wanted.now = None  # let go: what is asked for next is not come to from here
         return own + (wanted - slow) * weight
