@@ -58,7 +58,7 @@ class Record:
     @property
     def frames(self) -> int:
         """Frames of a clip, or pictures."""
-        return len(self.arrays["motion"])
+        return len(self.arrays["motion" if "motion" in self.arrays else "landmarks"])
 
 
 def pack(record: Record) -> bytes:
