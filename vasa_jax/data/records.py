@@ -44,6 +44,7 @@ KEY_FRAMES = 12  # frames from one key frame of a clip's video to the next
 LANDMARK_STEP = 1 / 8192  # of landmarks as int16, in sides of the crop: +-4 sides
 SHARD_BYTES = 1 << 30
 ABOUT = "about.json"
+HELD_OUT = "held_out.json"  # people of a folder that training does not see (``prepare/split.py``)
 COLUMNS = ("id", "kind", "person", "source", "frames", "bytes", "speech", "meta")
 
 
@@ -119,6 +120,17 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
+        raise UserError(f"can't read {path}: {error}") from error
+
+
+def held_out(folder: Path) -> set[str] | None:
+    """Names of the people that ``prepare split`` holds out of a folder; None where it did not."""
+    path = folder / HELD_OUT
+    try:
+        if not path.exists():
+            return None
+        return set(json.loads(path.read_text(encoding="utf-8"))["people"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"can't read {path}: {error}") from error
 
 

@@ -42,8 +42,6 @@ def read_video(path: Path, start: int = 0, stop: int | None = None) -> Iterator[
     whole, read from the key frame before. Memory stays flat. Raises UserError when it can't be read
     or has no picture; a damaged end just ends the video.
     """
-    import av
-
     with open_media(path, "video") as container:
         if not container.streams.video:
             raise UserError(f"{path} has no picture track")

@@ -153,9 +153,12 @@ def _serve(pipe: Connection) -> None:
 
 
 def _one_core() -> None:
+    from vasa_jax.runtime import compile_cache
+
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     os.nice(5)
+    compile_cache.enable()
 
 
 def _end_with_parent() -> None:

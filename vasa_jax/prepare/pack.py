@@ -53,7 +53,7 @@ def pack(
             continue
         inside: list[str] = []
 
-        def blobs(inside: list[str] = inside):
+        def blobs(inside: list[str] = inside, waiting: list[str] = waiting):
             size = 0
             for key in waiting:
                 one = blob(key)
