@@ -110,8 +110,8 @@ def _train(args: argparse.Namespace, cfg: Any, base: Any, work: Path) -> dict[st
         return None
     runs["motion"] = work / "motion"
     if cfg.student_steps and "student" in base.config:
-        run = finetune.student_run(cfg, base, args.base, motions, work / "motion")
-        if not _run(run, work / "student"):
+        student = finetune.student_run(cfg, base, args.base, motions, work / "motion")
+        if not _run(student, work / "student"):
             return None
         runs["student"] = work / "student"
     return runs

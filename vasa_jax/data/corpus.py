@@ -14,8 +14,8 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import MotionSpace, SpaceConfig, alike, space_of
-from vasa_jax.data.folders import data_folder, finished_files
-from vasa_jax.data.shards import MotionClip, Shard
+from vasa_jax.data.folders import data_folder
+from vasa_jax.data.shards import MotionClip, Shard, motion_shards
 from vasa_jax.motion.latents import MotionStats
 
 
@@ -106,7 +106,7 @@ class MotionCorpus:
         sizes = []
         for folder in folders:
             path = data_folder(folder, "data.folders")
-            found = [Shard(file) for file in finished_files(path)]
+            found = [Shard(file) for file in motion_shards(path)] if path.is_dir() else []
             if not found:
                 raise UserError(
                     f"no motion shards in {path}; make some with python -m vasa_jax.prepare.shards"

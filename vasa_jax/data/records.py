@@ -2,8 +2,8 @@
 
 A record is JSON beside named arrays (a safetensors blob). Records lie in shards, ArrayRecord files
 that are read from the middle; beside each shard a manifest of the same name (Parquet) has a row per
-record, so that people are drawn and held out without a record being read. A shard whose manifest
-is missing was not finished, and is made again.
+record, so that people are drawn and held out without a record being read. The shard appears after
+its manifest: one that is there is whole.
 
 ::
 
@@ -153,9 +153,9 @@ def write_shard(path: Path, blobs: Iterable[bytes]) -> int:
                 rows.append(manifest_row(unpack(blob), len(blob)))
         finally:
             writer.close()
-    table = pa.Table.from_pylist(rows, schema=_schema(pa))
-    with replacing(path.with_suffix(".parquet")) as part:
-        pq.write_table(table, part)
+        table = pa.Table.from_pylist(rows, schema=_schema(pa))
+        with replacing(path.with_suffix(".parquet")) as beside:
+            pq.write_table(table, beside)
     return len(rows)
 
 
@@ -235,7 +235,13 @@ class Records(Sequence[Record]):
         number = range(len(self))[int(number)]
         if number >= self._filed:
             return unpack(self._memory[number - self._filed])
-        return unpack(self._open()[number])
+        try:
+            return unpack(self._open()[number])
+        except Exception as error:  # the reader's own are of no common class
+            raise UserError(
+                f"the record {self.ids[number]} can't be read: its shard is damaged; delete it and "
+                "make it again"
+            ) from error
 
     def _open(self) -> Any:
         with self._lock:

@@ -57,7 +57,7 @@ def decoded(blob: np.ndarray, *, kind: str = "rgb24") -> Iterator[np.ndarray]:
     import av
 
     try:
-        with av.open(io.BytesIO(bytes(blob))) as container:
+        with av.open(io.BytesIO(bytes(blob)), "r") as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format=kind)
     except av.FFmpegError as error:
@@ -73,14 +73,14 @@ def frames_at(blob: np.ndarray, numbers: Sequence[int], *, kind: str = "rgb24") 
 
     found: dict[int, np.ndarray] = {}
     try:
-        with av.open(io.BytesIO(bytes(blob))) as container:
-            stream = container.streams.video[0]
+        with av.open(io.BytesIO(bytes(blob)), "r") as container:
+            stream: Any = container.streams.video[0]
             stream.thread_type = "NONE"
             step = 1 / (FPS * stream.time_base)  # ticks of a frame
             for number in sorted(set(int(n) for n in numbers)):
                 container.seek(int(number * step), stream=stream, backward=True)
                 for frame in container.decode(stream):
-                    at = round(frame.pts / step)
+                    at = round((frame.pts or 0) / step)
                     if at == number:
                         found[number] = frame.to_ndarray(format=kind)
                     if at >= number:

@@ -34,8 +34,8 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, POSE, Controls
 from vasa_jax.data import records
-from vasa_jax.data.motion_clips import MotionClip, motion_record
 from vasa_jax.data.records import LANDMARK_STEP, Record, Records
+from vasa_jax.data.shards import MotionClip, to_record
 from vasa_jax.face.faces import FACES, build_face, space_of_face
 from vasa_jax.face.head.fit import FaceFit
 from vasa_jax.face.head.head import Head, load_head
@@ -280,7 +280,8 @@ def encode_folder(
         for at, i in enumerate(missing[first : first + CLIPS_PER_SHARD], first):
             clip = found[i]
             made = encoder(clip)
-            blobs.append(records.pack(motion_record(made, str(clip.meta["id"]))))
+            name = str(clip.meta["id"])
+            blobs.append(records.pack(to_record(made, name, space.cfg)))
             frames += len(made.motion)
             if space.cfg.kind == "latent":
                 probe.add(made.motion, clip)

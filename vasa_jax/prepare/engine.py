@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 Row = dict[str, Any]
 Work = Callable[[Row], Row]
@@ -71,7 +71,7 @@ class LocalEngine:
         give()
         while busy:
             for pipe in wait(list(busy)):
-                worker, row, tries = busy.pop(pipe)  # type: ignore[arg-type]
+                worker, row, tries = busy.pop(cast(Connection, pipe))
                 outcome = worker.receive()
                 idle.append(worker)
                 if outcome is None:

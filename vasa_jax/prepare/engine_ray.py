@@ -8,6 +8,7 @@ package; only the process that asked writes journals.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -41,7 +42,7 @@ class RayEngine:
                 local["num_cpus"] = workers
             try:
                 ray.init(
-                    address=address or None, log_to_driver=False, logging_level="error",
+                    address=address or None, log_to_driver=False, logging_level=logging.ERROR,
                     **({} if address else local),
                 )  # fmt: skip
             except (ConnectionError, RuntimeError, ValueError) as error:

@@ -18,7 +18,7 @@ def assemble(
 ) -> Record:
     """The clip as trainers read it: sound that fits the mouth, all that is known, a name."""
     meta = {k: v for k, v in crop.meta.items() if k != "sound"}
-    meta |= notes.meta | {k: v for k, v in sync.items() if k != "speech"} | dict(quality)
+    meta |= {**notes.meta} | {k: v for k, v in sync.items() if k != "speech"} | dict(quality)
     meta |= {"id": crop.meta["id"], "person": person, "speech": bool(sync["speech"])}
     samples = moved(crop.arrays["samples"], int(sync["lag"]))
     return Record("clip", meta, {**crop.arrays, **notes.arrays, "samples": samples})
@@ -40,7 +40,7 @@ def pack(
     """Append shards of the clips ``keys``, in the order of their names; returns keys per shard.
 
     ``blob(key)`` is a packed record. A shard holds at least one and at most about ``shard_bytes``.
-    Finished shards stay as they are; one without a manifest was not finished and is replaced.
+    Finished shards stay as they are.
     """
     made: list[list[str]] = []
     waiting = sorted(keys)
@@ -49,7 +49,7 @@ def pack(
     while waiting:
         path = folder / f"{stem}-{number:05d}{ENDING}"
         number += 1
-        if path.with_suffix(".parquet").exists():
+        if path.exists():
             continue
         inside: list[str] = []
 

@@ -187,7 +187,7 @@ def make_video_shards(
     left_out = LeftOut()
     shards = -(-len(found) // per_shard)
     for i in range(first, shards):
-        path = out / f"video_{i:05d}.npz"
+        path = out / f"video_{i:05d}.array_record"
         if path.exists():
             continue
         clips = []
