@@ -34,6 +34,7 @@ from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, POSE, Controls
 from vasa_jax.data import records
+from vasa_jax.data.corpus import READOUT
 from vasa_jax.data.records import LANDMARK_STEP, Record, Records
 from vasa_jax.data.shards import MotionClip, to_record
 from vasa_jax.face.faces import FACES, build_face, space_of_face
@@ -46,7 +47,6 @@ from vasa_jax.io.clip_video import decoded
 from vasa_jax.motion.readout import NAMES, Readout, fit_readout, readout_of
 from vasa_jax.prepare.videos import landmark_clip, load_reader
 
-READOUT = "readout.json"
 CLIPS_PER_SHARD = 200  # what is lost when a run is killed
 PROBE_EVERY = 5  # frames from one to the next that the readout is fitted on
 PROBE_FRAMES = 200_000  # at most

@@ -302,9 +302,12 @@ def _head(path: str) -> Any:
 
 
 def _annotate(folder: Path, row: Row) -> Row:
+    import jax
+
     made = _read(crop.path_of(folder, row["key"]))
     try:
-        arrays, notes = annotate.annotate(_head(str(folder / HEAD)), made)
+        with jax.numpy_rank_promotion("allow"):
+            arrays, notes = annotate.annotate(_head(str(folder / HEAD)), made)
     except UserError as error:
         return {"refused": str(error)}
     with replacing(_notes(folder, row["key"])) as part:

@@ -35,14 +35,15 @@ def cuts(cfg: ShotConfig, change_T: np.ndarray, across_T: np.ndarray) -> list[in
     t - 1 to t + ``FLASH``, which stays large where the old picture does not come back.
     """
     found = []
+    flash = -FLASH - 1  # when the last one began
     for t in range(1, len(change_T)):
         around = np.r_[change_T[max(t - AROUND, 1) : t], change_T[t + 1 : t + 1 + AROUND]]
         usual = float(np.median(around)) if len(around) else 0.0
         least = max(cfg.least, cfg.times * usual)
-        if (
-            change_T[t] > least
-            and across_T[t] > 0.5 * least
-            and change_T[t] == max(change_T[max(t - FLASH, 1) : t + FLASH + 1])
-        ):
+        if change_T[t] <= least:
+            continue
+        if across_T[t] <= 0.5 * change_T[t]:
+            flash = t
+        elif t - flash > FLASH and change_T[t] == max(change_T[max(t - FLASH, 1) : t + FLASH + 1]):
             found.append(t)
     return found
