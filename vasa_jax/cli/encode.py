@@ -28,7 +28,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.add_argument("run", metavar="RUN", help="run folder of stage 1, or a release")
+    parser.add_argument("source", metavar="RUN", help="run folder of stage 1, or a release")
     parser.add_argument("clips", type=Path, metavar="CLIPS", help="folder made by vasa-jax prepare")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="LATENTS")
     parser.add_argument(
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from vasa_jax.cli.progress import Progress
     from vasa_jax.prepare.encode import encode_folder, encoder_of
 
-    encoder = encoder_of(args.run, args.clips, args.encoder, args.batch)
+    encoder = encoder_of(args.source, args.clips, args.encoder, args.batch)
     began = time.perf_counter()
     progress = Progress()
     try:

@@ -45,7 +45,7 @@ from vasa_jax.face.model import FaceModel, from_uint8
 from vasa_jax.io.atomic import replacing
 from vasa_jax.io.clip_video import decoded
 from vasa_jax.motion.readout import NAMES, Readout, fit_readout, readout_of
-from vasa_jax.prepare.videos import landmark_clip, load_reader
+from vasa_jax.prepare.videos import landmark_clip, load_reader, real_clip, sealed_clip
 
 CLIPS_PER_SHARD = 200  # what is lost when a run is killed
 PROBE_EVERY = 5  # frames from one to the next that the readout is fitted on
@@ -76,6 +76,10 @@ class Encoder:
             return read._replace(controls=controls_of(clip, read.motion), person=person,
                                  speech=speech)  # fmt: skip
         motion = self.motion(clip)
+        if self.face.space.cfg.kind == "arkit":
+            made = sealed_clip(samples, motion) if speech else real_clip(samples, motion)
+            return made._replace(controls=controls_of(clip, made.motion), person=person,
+                                 speech=speech)  # fmt: skip
         trust = np.ones(motion.shape[1], np.float32)
         trust[3:7] = 0.2  # translation and size of the head are noisy
         return MotionClip(

@@ -17,8 +17,8 @@ SILENT_DB = -55.0  # loudest frames of a clip (95th percentile) below which nobo
 class SyncConfig:
     """When a clip is believed; experiments/2026-12-01_prepare says where the numbers are from."""
 
-    sure: float = 0.12  # confidence of the judge from which on its lag is one
-    margin: float = 0.03  # that it must be above the same with the sound moved round
+    sure: float = 0.18  # confidence of the judge from which on its lag is one
+    margin: float = 0.08  # that it must be above the same with the sound moved round
     farthest: int = 5  # frames that sound is moved by at most
 
 
