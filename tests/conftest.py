@@ -23,6 +23,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture
+def quickly_compiled():
+    """Programs that run a few times: what compiling saves them is less than what it costs.
+
+    Not where bits are compared between programs, or what a program costs is counted.
+    """
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def broadcasting():
     """Geometry and the face nets broadcast by rank, and mix bool masks with floats.

@@ -54,8 +54,8 @@ def make(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         if not args.rank:
             parser.error("a run folder or --rank expected")
         clips = [lip_clip(video_sound(v), video_landmarks(v, args.landmarks)) for v in args.rank]
-        write_shard(Path(folder) / "clips.npz", clips)  # as training reads them
-        found = ranks(sync_net.load(path), read_shard(Path(folder) / "clips.npz"))
+        write_shard(Path(folder) / "clips.array_record", clips)  # as training reads them
+        found = ranks(sync_net.load(path), read_shard(Path(folder) / "clips.array_record"))
     print(json.dumps({"clips": len(clips), **{k: round(float(v), 4) for k, v in found.items()}}))
 
 

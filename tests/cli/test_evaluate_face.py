@@ -102,6 +102,24 @@ def test_the_command_measures_a_release(folder, cheap, tmp_path, capsys):
     assert not file.with_name("a.json.partial").exists()
 
 
+@pytest.mark.usefixtures("quickly_compiled")
+def test_a_full_face_is_measured_by_its_code(cheap, tmp_path, capsys):
+    """Its dynamics come from the driver's pixels; it has no geometry alone and no true code."""
+    release = tiny_release(tmp_path / "tiny", kind="volume")
+    file, sheet = tmp_path / "a.json", tmp_path / "a.png"
+    more = ("--states", "2", "--json", str(file), "--sheet", str(sheet))
+    assert main(words(release, *more)) == 0
+    said = capsys.readouterr().out
+    assert "z_dyn is read from pixels" in said and "geometry alone;" not in said
+    table = json.loads(file.read_text())
+    for case in ("self", "pose", "dynamics", "both"):
+        assert set(table["summary"][case]) == {"copy", "model", "truth"}
+        assert np.isfinite(table["summary"][case]["model"]["psnr"]["mean"])
+    codes = {row["code"] for row in table["probes"]}
+    assert "z_dyn from the picture" in codes and not any("true parameters" in c for c in codes)
+    assert sheet.stat().st_size > 1000
+
+
 def test_an_interrupted_run_continues_to_the_same_table(folder, cheap, tmp_path, monkeypatch):
     def methods(self, source, fit):
         return oracle(source, fit)

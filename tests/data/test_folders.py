@@ -126,7 +126,7 @@ def test_videos_of_strangers_become_clips_of_the_right_people(
     kept = tmp_path / "landmarks"
     for out in ("one", "two"):  # the second time landmarks are known already
         videos.make_video_shards(tmp_path / out, strangers, reader=None, kept=kept)
-        clips = read_shard(tmp_path / out / "video_00000.npz")
+        clips = read_shard(tmp_path / out / "video_00000.array_record")
         assert [c.person for c in clips] == ["anna", "", ""]
         shades = [c.motion[0, 20] * 255 for c in clips]
         np.testing.assert_allclose(shades, [180, 120, 60], atol=4)

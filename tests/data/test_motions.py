@@ -72,7 +72,7 @@ def test_held_out_clips_are_the_end_of_the_folder_and_never_trained():
 def test_every_folder_keeps_its_share_when_split(tmp_path):
     for name, count in (("a", 10), ("b", 40)):
         clips = acted.toy_clips(count=count, frames=60, seed=count)
-        write_shard(tmp_path / name / "s.npz", clips)
+        write_shard(tmp_path / name / "s.array_record", clips)
     folders = (str(tmp_path / "a"), str(tmp_path / "b"))
     train, held = MotionCorpus(folders, (0.8, 0.2)).split(0.1)
     assert (train.sizes, held.sizes) == ([9, 36], [1, 4])

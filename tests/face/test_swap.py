@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import FaceFit
 from vasa_jax.face.head.head import head_from_arrays
-from vasa_jax.face.swap import ENDS, Reenactor
+from vasa_jax.face.swap import ENDS, Reenactor, reenactor_of
 from vasa_jax.face.warp.autoencoder import FaceAutoencoder
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -38,6 +39,26 @@ def square():
 @pytest.fixture(scope="module")
 def fit(reenactor, square):
     return reenactor.fit(square[1])
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_a_full_face_is_given_the_code_of_whom_it_is_like(tmp_path, square):
+    """The pose of one and the dynamics of another; the portrait's own give its own picture."""
+    release = load_release(tiny_release(tmp_path / "tiny", kind="volume"))
+    head = head_from_arrays(release.params["head"])
+    made = reenactor_of(release.config["face"], release.params["face"], head)
+    picture = align.extract(drawn_face(300), align.Crop(150, 150, 300), made.size)
+    own = made.read(square[1] * (made.size / FACE.size), picture)
+    source = made.source(picture, own)
+    rest = made.face.rest(source.appearance)
+    np.testing.assert_allclose(own.code, rest[POSE.stop :], atol=1e-4)
+    motion, placement, code = made.swap(own, own, own)
+    image = made.render(source, motion, placement, code)
+    render = jax.jit(made.face.render)
+    directly = render(made.params, made.head, source.appearance, rest[None]).image[0]
+    np.testing.assert_allclose(image / 127.5 - 1, directly, atol=0.02)
+    other = own._replace(code=own.code + 1.0)
+    np.testing.assert_array_equal(made.swap(own, own, other)[2], other.code)
 
 
 def random_fit(seed: int) -> FaceFit:

@@ -57,7 +57,7 @@ def latent_clips(count: int = 6) -> list[MotionClip]:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
-    write_shard(folder / "a.npz", latent_clips(), SPACE)
+    write_shard(folder / "a.array_record", latent_clips(), SPACE)
     return folder
 
 
@@ -82,7 +82,7 @@ def run(broadcasting, records, tmp_path_factory):
 
 
 def test_shards_say_what_their_motion_means(records):
-    shard = Shard(records / "a.npz")
+    shard = Shard(records / "a.array_record")
     assert shard.space == SPACE
     np.testing.assert_allclose(shard.clip(0).motion, latent_clips()[0].motion, atol=0.05)
 
@@ -144,8 +144,8 @@ def test_data_of_another_space_is_refused_in_one_line(records, tmp_path):
         config(records, loss=MotionLossConfig(sealed=1.0)).task()
     mixed = tmp_path / "mixed"
     mixed.mkdir()
-    write_shard(mixed / "a.npz", latent_clips(1), SPACE)
-    write_shard(mixed / "b.npz", toy_clips(1))
+    write_shard(mixed / "a.array_record", latent_clips(1), SPACE)
+    write_shard(mixed / "b.array_record", toy_clips(1))
     with pytest.raises(UserError, match="of several spaces"):
         config(mixed).task()
     assert MotionStats.unit(MODEL.motion_space).mean.shape == (13,)

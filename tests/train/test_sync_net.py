@@ -61,7 +61,7 @@ def toy_clip(rng):
 @pytest.mark.slow
 def test_a_short_run_ranks_clips_it_has_not_heard(tmp_path):
     rng = np.random.default_rng(0)
-    write_shard(tmp_path / "data" / "a.npz", [toy_clip(rng) for _ in range(60)])
+    write_shard(tmp_path / "data" / "a.array_record", [toy_clip(rng) for _ in range(60)])
     cfg = SyncTrainConfig(
         model=SyncNetConfig(width=32, depth=1, embed=16),
         throat=0,

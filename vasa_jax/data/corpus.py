@@ -7,16 +7,21 @@ cache of files, once for all of them.
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import MotionSpace, SpaceConfig, alike, space_of
-from vasa_jax.data.folders import data_folder, finished_files
-from vasa_jax.data.shards import MotionClip, Shard
+from vasa_jax.data.folders import data_folder
+from vasa_jax.data.shards import MotionClip, Shard, motion_shards
 from vasa_jax.motion.latents import MotionStats
+
+READOUT = "readout.json"
 
 
 class Clips(Sequence[MotionClip]):
@@ -104,15 +109,17 @@ class MotionCorpus:
             )
         shards: list[Shard] = []
         sizes = []
+        self.readout: dict[str, Any] | None = None  # of a latent space (``motion/readout.py``)
         for folder in folders:
             path = data_folder(folder, "data.folders")
-            found = [Shard(file) for file in finished_files(path)]
+            found = [Shard(file) for file in motion_shards(path)] if path.is_dir() else []
             if not found:
                 raise UserError(
                     f"no motion shards in {path}; make some with python -m vasa_jax.prepare.shards"
                 )
             shards += found
             sizes.append(sum(len(shard.length) for shard in found))
+            self.readout = self.readout or _readout(path)
         self._take(Clips(shards), sizes, shares)
 
     @classmethod
@@ -189,6 +196,15 @@ class MotionCorpus:
             square += weight[number] * np.square(motion).sum(0)
         std = np.maximum(np.sqrt(np.maximum(square - np.square(mean), 0.0)), 0.02)
         return MotionStats(mean.astype(np.float32), std.astype(np.float32), space)
+
+
+def _readout(folder: Path) -> dict[str, Any] | None:
+    """What ``vasa-jax encode`` found to be readable off a code, beside its records."""
+    path = folder / READOUT
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"can't read {path}: {error}; make the latents again") from error
 
 
 def _indispensable(people: np.ndarray) -> set[str]:

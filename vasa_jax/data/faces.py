@@ -1,7 +1,8 @@
 """Stage-1 examples: pairs of pictures of one person with their place in the head model.
 
 Pairs are drawn from face files (``data/face_files.py``), which lie in one folder per source:
-``synthetic``, ``portraits``, ``video``. A file right in a source's folder is a person of its own;
+``synthetic``, ``portraits``, ``video``; a source may also be a folder of clips that ``vasa-jax
+prepare`` made (``data/clips.py``). A file right in a source's folder is a person of its own;
 files in a folder below it, to any depth, are all of the person that this folder is named after,
 and the same name in two sources is the same person. People, not files, are neighbours in a batch,
 and are held out.
@@ -17,11 +18,13 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vasa_jax.core.arkit import EXPRESSION
 from vasa_jax.core.errors import UserError
+from vasa_jax.data.clips import ClipFolder, ClipName
 from vasa_jax.data.face_files import (
     FORMAT,
     SIZE,
@@ -41,11 +44,13 @@ from vasa_jax.data.folders import (
     one_line_errors,
     person_of,
 )
+from vasa_jax.data.records import ABOUT
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.head import Head
 from vasa_jax.io.atomic import replacing
 
 EXAMPLE_PORTRAIT = Path(__file__).parents[1] / "assets" / "example" / "portrait.png"
+Item = Path | ClipName  # a face file, or a clip of a folder of records
 TRIES = 64  # draws by share of a person who is not the neighbour, before anybody else will do
 
 
@@ -60,7 +65,9 @@ class FacePairsConfig:
         ("portraits", 0.25),
         ("video", 0.20),
     )  # of the sources; each that is named must have files ("example" has its own)
-    held_out: int = 12  # last people of each source, at most half, for evaluation; 0: nobody
+    # Last people of each source, at most half, for evaluation; 0: nobody. Where a folder of clips
+    # has a list of its own (``vasa-jax prepare split``), that counts.
+    held_out: int = 12
     people: int = 0  # people of each source that are used, the first ones; 0: all
     self_pairs: float = 0.06  # source and target the same picture: copy what need not change
     identity_noise: float = 0.2  # sigmas, on rendered people: a fit is never exact
@@ -119,10 +126,14 @@ class FacePairs:
 
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
-        self.person: dict[Path, str] = {}
-        found = _people_of_sources(cfg)
+        self.person: dict[Item, str] = {}
+        self._clips: dict[Path, ClipFolder] = {}
+        found = _people_of_sources(cfg, self._clips)
         needed = {name for _, people in found if len(people) == 1 for name in people}
         kept_back = {n for _, people in found for n in _last(people, cfg.held_out, needed)}
+        listed = [c.held_out for c in self._clips.values() if c.held_out is not None]
+        if listed:
+            kept_back = set().union(*listed)
         wanted = [
             (share, {n: f for n, f in people.items() if (n in kept_back) == held_out})
             for share, people in found
@@ -134,8 +145,8 @@ class FacePairs:
                 "the people of one source of data.shares are all held out of another; lower "
                 f"data.held_out ({cfg.held_out}) or leave that source out"
             )
-        self.sources: list[tuple[float, list[Path]]] = []
-        self._files: list[list[list[Path]]] = []  # of each source, of each person
+        self.sources: list[tuple[float, list[Item]]] = []
+        self._files: list[list[list[Item]]] = []  # of each source, of each person
         for share, people in wanted:
             if people:
                 self._files.append(list(people.values()))
@@ -143,21 +154,16 @@ class FacePairs:
                 self.person |= {f: name for name, files in people.items() for f in files}
         self._cache: dict[Path, dict[str, np.ndarray]] = {}
 
-    def _read(self, path: Path) -> dict[str, np.ndarray]:
+    def _read(self, path: Item) -> dict[str, Any]:
+        if isinstance(path, ClipName):  # as it is drawn: clips are many
+            return _of_size(self._clips[path.folder].read(path), self.cfg.size, path.name)
         if path not in self._cache:
             if len(self._cache) > 800:
                 self._cache.pop(next(iter(self._cache)))
-            f = read_face_file(path)
-            side = f["images"].shape[1]
-            if side % self.cfg.size:
-                raise UserError(
-                    f"data.size must divide the {side} px of {path}, not be {self.cfg.size}; "
-                    "`python -m vasa_jax.data.faces --size` makes files of another size"
-                )
-            self._cache[path] = f
+            self._cache[path] = _of_size(read_face_file(path), self.cfg.size, path)
         return self._cache[path]
 
-    def people(self, rng: np.random.Generator, count: int, parts: int = 1) -> list[Path]:
+    def people(self, rng: np.random.Generator, count: int, parts: int = 1) -> list[Item]:
         """Files of a batch; neighbours in it, the last and the first too, are different people.
 
         Losses across identities compare each pair with the next one (``train/passes.py``). With
@@ -166,9 +172,9 @@ class FacePairs:
         rings = [self._ring(rng, len(range(i, count, parts))) for i in range(parts)]
         return [rings[row % parts][row // parts] for row in range(count)]
 
-    def _ring(self, rng: np.random.Generator, count: int) -> list[Path]:
+    def _ring(self, rng: np.random.Generator, count: int) -> list[Item]:
         total = len(set(self.person.values()))
-        drawn: list[Path] = []
+        drawn: list[Item] = []
         while len(drawn) < count:
             last = len(drawn) == count - 1
             # Two people cannot close a ring of odd length: then the last stays as it is.
@@ -177,7 +183,7 @@ class FacePairs:
             drawn.append(self._draw(rng, taken))
         return drawn
 
-    def _draw(self, rng: np.random.Generator, taken: set[str]) -> Path:
+    def _draw(self, rng: np.random.Generator, taken: set[str]) -> Item:
         """A file of somebody who is not taken: a source by its share, a person, a file."""
         shares = np.array([s for s, _ in self.sources])
         for _ in range(TRIES):
@@ -189,14 +195,15 @@ class FacePairs:
         free = [path for path, name in self.person.items() if name not in taken]
         return free[rng.integers(len(free))]
 
-    def pair(self, rng: np.random.Generator, path: Path) -> dict[str, np.ndarray]:
+    def pair(self, rng: np.random.Generator, path: Item) -> dict[str, np.ndarray]:
         """One example: source and target picture of the person in ``path`` with their geometry."""
         c = self.cfg
         f = self._read(path)
         t = rng.choice(np.flatnonzero(f["target"]))
         s = t if rng.uniform() < c.self_pairs else rng.integers(len(f["images"]))
         identity, motion = f["identity"].copy(), f["motion"][s].copy()
-        rendered = f["target"].all() and "video" not in str(path.parent)
+        filmed = isinstance(path, ClipName) or "video" in str(path.parent)
+        rendered = f["target"].all() and not filmed
         if rendered:
             identity += rng.normal(size=identity.shape).astype(np.float32) * c.identity_noise
             motion[EXPRESSION] += (
@@ -246,8 +253,22 @@ class FacePairs:
             step += 1
 
 
-def _people_of_sources(cfg: FacePairsConfig) -> list[tuple[float, dict[str, list[Path]]]]:
-    """Share of each source with its people and their files, in order.
+def _of_size(arrays: dict[str, Any], size: int, name: object) -> dict[str, Any]:
+    """Arrays whose pictures can be reduced to ``size``. Raises UserError for others."""
+    side = arrays["images"].shape[1]
+    if side % size:
+        raise UserError(
+            f"data.size must divide the {side} px of {name}, not be {size}; make it of another "
+            "size (`python -m vasa_jax.data.faces --size`, `vasa-jax prepare --set size=...`)"
+        )
+    return arrays
+
+
+def _people_of_sources(
+    cfg: FacePairsConfig, clips: dict[Path, ClipFolder]
+) -> list[tuple[float, dict[str, list[Item]]]]:
+    """Share of each source with its people and their files, in order; ``clips`` gets those of
+    folders that ``vasa-jax prepare`` made.
 
     Raises UserError when a source has no files: leaving it out would change the other shares.
     """
@@ -259,10 +280,14 @@ def _people_of_sources(cfg: FacePairsConfig) -> list[tuple[float, dict[str, list
         if share <= 0:
             continue
         folder = root / source
-        people: dict[str, list[Path]] = {}
-        for path in finished_files(folder, below=True):
-            name = person_of(path, folder) or f"{source}/{path.name}"
-            people.setdefault(name, []).append(path)
+        people: dict[str, list[Item]] = {}
+        if (folder / ABOUT).exists():
+            clips[folder] = ClipFolder(folder)
+            people |= clips[folder].people()
+        else:
+            for path in finished_files(folder, below=True):
+                name = person_of(path, folder) or f"{source}/{path.name}"
+                people.setdefault(name, []).append(path)
         if not people:
             raise UserError(
                 f"no face files in {folder.absolute()}, of which data.shares wants {share:g}: make "
@@ -276,7 +301,7 @@ def _people_of_sources(cfg: FacePairsConfig) -> list[tuple[float, dict[str, list
     return found
 
 
-def _last(people: dict[str, list[Path]], count: int, needed: set[str]) -> list[str]:
+def _last(people: dict[str, list[Item]], count: int, needed: set[str]) -> list[str]:
     """The last people of a source that are held out: at most half of them, none of the needed."""
     free = [name for name in people if name not in needed]
     return free[max(len(free) - min(count, len(people) // 2), 0) :]

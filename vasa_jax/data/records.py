@@ -2,8 +2,8 @@
 
 A record is JSON beside named arrays (a safetensors blob). Records lie in shards, ArrayRecord files
 that are read from the middle; beside each shard a manifest of the same name (Parquet) has a row per
-record, so that people are drawn and held out without a record being read. A shard whose manifest
-is missing was not finished, and is made again.
+record, so that people are drawn and held out without a record being read. The shard appears after
+its manifest: one that is there is whole.
 
 ::
 
@@ -44,6 +44,7 @@ KEY_FRAMES = 12  # frames from one key frame of a clip's video to the next
 LANDMARK_STEP = 1 / 8192  # of landmarks as int16, in sides of the crop: +-4 sides
 SHARD_BYTES = 1 << 30
 ABOUT = "about.json"
+HELD_OUT = "held_out.json"  # people of a folder that training does not see (``prepare/split.py``)
 COLUMNS = ("id", "kind", "person", "source", "frames", "bytes", "speech", "meta")
 
 
@@ -58,7 +59,7 @@ class Record:
     @property
     def frames(self) -> int:
         """Frames of a clip, or pictures."""
-        return len(self.arrays["motion"])
+        return len(self.arrays["motion" if "motion" in self.arrays else "landmarks"])
 
 
 def pack(record: Record) -> bytes:
@@ -122,6 +123,17 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise UserError(f"can't read {path}: {error}") from error
 
 
+def held_out(folder: Path) -> set[str] | None:
+    """Names of the people that ``prepare split`` holds out of a folder; None where it did not."""
+    path = folder / HELD_OUT
+    try:
+        if not path.exists():
+            return None
+        return set(json.loads(path.read_text(encoding="utf-8"))["people"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"can't read {path}: {error}") from error
+
+
 def write_shard(path: Path, blobs: Iterable[bytes]) -> int:
     """Write packed records as one shard with its manifest, whole or not at all; returns how many.
 
@@ -141,9 +153,9 @@ def write_shard(path: Path, blobs: Iterable[bytes]) -> int:
                 rows.append(manifest_row(unpack(blob), len(blob)))
         finally:
             writer.close()
-    table = pa.Table.from_pylist(rows, schema=_schema(pa))
-    with replacing(path.with_suffix(".parquet")) as part:
-        pq.write_table(table, part)
+        table = pa.Table.from_pylist(rows, schema=_schema(pa))
+        with replacing(path.with_suffix(".parquet")) as beside:
+            pq.write_table(table, beside)
     return len(rows)
 
 
@@ -223,7 +235,13 @@ class Records(Sequence[Record]):
         number = range(len(self))[int(number)]
         if number >= self._filed:
             return unpack(self._memory[number - self._filed])
-        return unpack(self._open()[number])
+        try:
+            return unpack(self._open()[number])
+        except Exception as error:  # the reader's own are of no common class
+            raise UserError(
+                f"the record {self.ids[number]} can't be read: its shard is damaged; delete it and "
+                "make it again"
+            ) from error
 
     def _open(self) -> Any:
         with self._lock:

@@ -1,18 +1,16 @@
-"""Clips of speech with the motion that belongs to it, on disk: shards, read clip by clip.
+"""Clips of speech with the motion that belongs to it, as records of kind "motion".
 
 A clip comes from any source: acted by rules, with exact truth for every frame (``synth/acted.py``),
-or real video read by the motion encoder (``prepare/videos.py``). Shards are ``*.npz`` of float16
-motion and int16 sound, a few minutes each. They are not compressed, so that a clip can be read from
-the middle of one: what is kept in memory is a few bytes per clip.
+or real video read by a face's own encoder (``prepare/encode.py``, ``prepare/videos.py``). On disk
+they are shards of records (``records.py``), motion in half precision and sound as int16, read clip
+by clip: what is kept in memory is a few bytes per clip.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +18,10 @@ from vasa_jax.core.config import from_json, to_json
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.space import ARKIT, SpaceConfig
 from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
-from vasa_jax.io.atomic import replacing
+from vasa_jax.data import records
+from vasa_jax.data.records import Record, Records
+
+ENDING = ".array_record"
 
 
 class MotionClip(NamedTuple):
@@ -35,39 +36,59 @@ class MotionClip(NamedTuple):
     person: str = ""  # who it is; empty where not known: then nobody else's clip is of them
 
 
+def to_record(clip: MotionClip, name: str, space: SpaceConfig = ARKIT.cfg) -> Record:
+    """A clip as a record; ``name`` is its id, ``space`` what its motion means.
+
+    Raises ValueError for sound and motion of unequal length, or motion that float16 does not hold.
+    """
+    if len(clip.samples) != len(clip.motion) * SAMPLES_PER_FRAME:
+        raise ValueError("a clip's sound and motion must be equally long")
+    with np.errstate(over="ignore"):
+        motion = np.asarray(clip.motion).astype(np.float16)
+    if not np.isfinite(motion).all():  # a code has no natural size
+        raise ValueError("motion that is not finite, or beyond what float16 holds (65504)")
+    samples = np.asarray(clip.samples)
+    if samples.dtype != np.int16:
+        samples = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+    controls = {
+        f"controls_{n}": np.asarray(getattr(clip.controls, n)).astype(np.float16)
+        for n in Controls._fields
+    }
+    return Record(
+        "motion",
+        {"id": name, "person": clip.person, "speech": bool(clip.speech), "space": to_json(space)},
+        {"samples": samples, "motion": motion, "viseme": np.asarray(clip.viseme).astype(np.int8),
+         "trust": np.asarray(clip.trust).astype(np.float16), **controls},
+    )  # fmt: skip
+
+
+def from_record(record: Record) -> MotionClip:
+    """The clip of a record of kind "motion"; sound stays int16. UserError for another kind."""
+    if record.kind != "motion":
+        raise UserError(
+            f"a record of kind {record.kind!r} where stage 2 needs motion: vasa-jax encode makes "
+            "it of clips"
+        )
+    arrays = record.arrays
+    tracks = (arrays[f"controls_{n}"].astype(np.float32) for n in Controls._fields)
+    return MotionClip(
+        arrays["samples"], arrays["motion"].astype(np.float32), Controls(*tracks),
+        arrays["viseme"], arrays["trust"].astype(np.float32), bool(record.meta["speech"]),
+        str(record.meta["person"]),
+    )  # fmt: skip
+
+
 def write_shard(
     path: str | Path, clips: Sequence[MotionClip], space: SpaceConfig = ARKIT.cfg
 ) -> None:
-    """Write clips to one ``.npz``, whole or not at all; ``space`` is what their motion means.
+    """Write clips to one shard, whole or not at all; its name ends in ``.array_record``.
 
-    UserError when it can't be written.
+    UserError when it can't be written, or its folder holds motion of another space.
     """
     path = Path(path)
-    length = np.array([len(c.motion) for c in clips], np.int32)
-
-    def stack(values: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
-        return np.concatenate([np.asarray(v) for v in values]).astype(dtype)
-
-    for c in clips:
-        if len(c.samples) != len(c.motion) * SAMPLES_PER_FRAME:
-            raise ValueError("a clip's sound and motion must be equally long")
-    table: dict[str, np.ndarray] = {
-        "length": length,
-        "samples": stack([np.clip(c.samples, -1, 1) * 32767 for c in clips], np.int16),
-        "motion": stack([c.motion for c in clips], np.float16),
-        "viseme": stack([c.viseme for c in clips], np.int8),
-        "trust": np.stack([c.trust for c in clips]).astype(np.float16),
-        "speech": np.array([c.speech for c in clips]),
-        "person": np.array([c.person for c in clips], np.str_),
-        "space": np.array([json.dumps(to_json(space))]),
-    }
-    if not np.isfinite(table["motion"]).all():  # a code has no natural size
-        raise ValueError("motion that is not finite, or beyond what float16 holds (65504)")
-    for name in Controls._fields:
-        values = [getattr(c.controls, name) for c in clips]
-        table[f"controls_{name}"] = stack(values, np.float16)
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, **table)  # type: ignore[arg-type]  # names, not options
+    made = [records.pack(to_record(c, f"{path.stem}/{i:06d}", space)) for i, c in enumerate(clips)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records.write_shard(path, made)
 
 
 def read_shard(path: str | Path) -> list[MotionClip]:
@@ -76,12 +97,18 @@ def read_shard(path: str | Path) -> list[MotionClip]:
     return [shard.clip(i) for i in range(len(shard.length))]
 
 
-class _Stored(NamedTuple):
-    """Where an array lies in a file."""
+def motion_shards(folder: Path) -> list[Path]:
+    """Finished shards of a folder, in order.
 
-    offset: int  # bytes
-    dtype: np.dtype
-    shape: tuple[int, ...]
+    Raises UserError where there is no such folder, or only files as earlier versions wrote them.
+    """
+    found = records.shards(folder)
+    if not found and any(folder.glob("*.npz")):
+        raise UserError(
+            f"{folder} holds motion as earlier versions kept it; make it again with "
+            "python -m vasa_jax.prepare.shards"
+        )
+    return found
 
 
 class Shard:
@@ -92,94 +119,21 @@ class Shard:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        try:
-            self._arrays = _arrays(self.path)
-            with self.path.open("rb") as file:
-                self.length: np.ndarray = self._all(file, "length")
-                self.speech: np.ndarray = self._all(file, "speech")
-                self._trust = self._all(file, "trust").astype(np.float32)
-                known = "person" in self._arrays  # shards of earlier versions do not say
-                people = self._all(file, "person") if known else [""] * len(self.length)
-                # Nor did they know any space but the named weights.
-                told = str(self._all(file, "space")[0]) if "space" in self._arrays else "{}"
-            self.space = from_json(SpaceConfig, json.loads(told))
-            self.people = [str(name) for name in people]
-            tracks = [f"controls_{name}" for name in Controls._fields]
-            missing = {"samples", "motion", "viseme", *tracks} - set(self._arrays)
-            if missing:
-                raise KeyError(*missing)
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self.path} is no whole motion shard; delete it and make it again"
-            ) from error
-        self._end = np.cumsum(self.length)
+        self._records = Records([self.path])
+        self.length, self.speech = self._records.frames, self._records.speech
+        self.people = [str(name) for name in self._records.people]
+        known = self._records[0].meta.get("space", {}) if len(self._records) else {}
+        self.space = from_json(SpaceConfig, known)
 
     def clip(self, number: int) -> MotionClip:
         """All of one clip; sound stays int16."""
-        with self.path.open("rb") as file:
-            tracks = (self._part(file, f"controls_{n}", number) for n in Controls._fields)
-            return MotionClip(
-                self._part(file, "samples", number, SAMPLES_PER_FRAME),
-                self._part(file, "motion", number).astype(np.float32),
-                Controls(*(x.astype(np.float32) for x in tracks)),
-                self._part(file, "viseme", number),
-                self._trust[number],
-                bool(self.speech[number]),
-                self.people[number],
-            )
+        return from_record(self._records[number])
 
     def samples(self, number: int) -> np.ndarray:
         """The sound of one clip, int16 (640 T,)."""
-        with self.path.open("rb") as file:
-            return self._part(file, "samples", number, SAMPLES_PER_FRAME)
+        return self._records[number].arrays["samples"]
 
     def motion(self) -> np.ndarray:
         """The motion of all clips, one after the other, float16 (sum of T, M)."""
-        with self.path.open("rb") as file:
-            return self._all(file, "motion")
-
-    def _part(self, file: BinaryIO, name: str, number: int, per_frame: int = 1) -> np.ndarray:
-        stop = int(self._end[number])
-        start = stop - int(self.length[number])
-        return self._rows(file, name, start * per_frame, stop * per_frame)
-
-    def _all(self, file: BinaryIO, name: str) -> np.ndarray:
-        return self._rows(file, name, 0, self._arrays[name].shape[0])
-
-    def _rows(self, file: BinaryIO, name: str, start: int, stop: int) -> np.ndarray:
-        where = self._arrays[name]
-        if isinstance(where, np.ndarray):
-            return where[start:stop]
-        row = int(np.prod(where.shape[1:], dtype=np.int64))
-        file.seek(where.offset + start * row * where.dtype.itemsize)
-        found = np.fromfile(file, where.dtype, (stop - start) * row)
-        if len(found) != (stop - start) * row:
-            raise UserError(f"{self.path} ends too early; delete it and make it again")
-        return found.reshape(stop - start, *where.shape[1:])
-
-
-def _arrays(path: Path) -> dict[str, _Stored | np.ndarray]:
-    """The arrays of an .npz: where they lie, or themselves where the file is compressed."""
-    found: dict[str, _Stored | np.ndarray] = {}
-    with zipfile.ZipFile(path) as pack, path.open("rb") as file:
-        for member in pack.infolist():
-            name = member.filename.removesuffix(".npy")
-            if member.compress_type != zipfile.ZIP_STORED:
-                with pack.open(member) as packed:
-                    found[name] = np.lib.format.read_array(packed)
-                continue
-            # The name and what follows it are as long as the member's own header says.
-            file.seek(member.header_offset + 26)
-            name_length, extra = np.frombuffer(file.read(4), "<u2")
-            file.seek(member.header_offset + 30 + int(name_length) + int(extra))
-            version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read(file)
-            if fortran or dtype.hasobject:
-                raise ValueError(f"{name} is not stored row by row")
-            found[name] = _Stored(file.tell(), dtype, shape)
-    return found
+        parts = [self._records[i].arrays["motion"] for i in range(len(self._records))]
+        return np.concatenate(parts)

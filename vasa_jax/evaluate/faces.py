@@ -13,13 +13,11 @@ from vasa_jax.checkpoint.release import Release
 from vasa_jax.core.arkit import EXPRESSION, GAZE
 from vasa_jax.core.errors import UserError
 from vasa_jax.evaluate import swaps as reenactment
-from vasa_jax.face.faces import config_of, kind_of
 from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceFinder
 from vasa_jax.face.head.fit import FaceFit, fit_sequence
 from vasa_jax.face.head.head import head_from_arrays, move_placement
-from vasa_jax.face.swap import Reenactor
-from vasa_jax.face.warp.autoencoder import FaceAutoencoder
+from vasa_jax.face.swap import Reenactor, reenactor_of
 from vasa_jax.io.image import contact_sheet, read_image, write_image
 from vasa_jax.io.parts import Parts
 from vasa_jax.io.video import read_video
@@ -38,7 +36,8 @@ LABELS = {
     "both": "both: pose, expression and gaze of the driver",
 }
 
-Motion = tuple[np.ndarray, np.ndarray]  # absolute motion (54,) and placement (3,)
+# Absolute motion (54,) and placement (3,); of a full face, as read from a picture, its code, too.
+Motion = tuple[np.ndarray, ...]
 
 
 class Question(NamedTuple):
@@ -78,12 +77,10 @@ class FaceRuns:
         table = release.config.get("face")
         if table is None:
             raise UserError("the release's config.json has no 'face' part")
-        if kind_of(table) != "warp":
-            raise UserError(f"release {release.name} has a full face; only lite ones are swapped")
-        cfg = config_of(table)
-        model = FaceAutoencoder(cfg, head_from_arrays(release.params["head"]))
-        self.reenactor = Reenactor(model, release.params["face"])
-        self.trust = np.asarray(model.head.landmark_trust)
+        self.reenactor: Any = reenactor_of(
+            table, release.params["face"], head_from_arrays(release.params["head"])
+        )
+        self.trust = np.asarray(self.reenactor.head.landmark_trust)
         self.head, self.settings, self.kept, self.exact = head, settings, kept, exact
         self.prepare = prepare or self.methods
         self.finder = FaceFinder()
@@ -122,21 +119,24 @@ class FaceRuns:
     # ------------------------------------------------------------------------------- swaps
 
     def methods(self, source: swaps.Picture, fit: FaceFit) -> dict[str, Method]:
-        """Copying, moving by geometry, the model from pictures, the model from true parameters."""
+        """Copying, moving by geometry, the model from pictures, the model from true parameters;
+        of a full face the first and the third."""
         engine = self.reenactor
         seen = engine.source(source.image, fit)
         out: dict[str, Method] = {
             "copy": lambda q: source.image,
-            "warp": lambda q: engine.warp(seen, *q.seen),
             "model": lambda q: engine.render(seen, *q.seen),
         }
-        if self.exact:
-            own = engine.source(source.image, self._true_fit(source))
-            out["exact"] = lambda q: engine.render(own, *q.true)
-        return out
+        if isinstance(engine, Reenactor):
+            lite = engine
+            out["warp"] = lambda q: lite.warp(seen, *q.seen)
+            if self.exact:
+                own = lite.source(source.image, self._true_fit(source))
+                out["exact"] = lambda q: lite.render(own, *q.true)
+        return {name: out[name] for name in engine.methods if name in out}
 
     def _true_fit(self, picture: swaps.Picture) -> FaceFit:
-        modes = self.reenactor.model.head.identity.shape[0]
+        modes = self.reenactor.head.identity.shape[0]
         return picture.fit._replace(identity=picture.fit.identity[:modes])
 
     def _parameters(self, picture: swaps.Picture) -> reenactment.Reading:
@@ -188,7 +188,9 @@ class FaceRuns:
         )  # fmt: skip
         if not all(shot.found for shot in shots.values()):
             return None, []
-        fits = {k: self.reenactor.fit(shot.reading.landmarks) for k, shot in shots.items()}
+        fits = {
+            k: self.reenactor.read(shot.reading.landmarks, shot.image) for k, shot in shots.items()
+        }
         methods = self.prepare(given["source"], fits["source"])
         mix = functools.partial(self.reenactor.swap, fits["source"])
         truths, outputs, rows = {}, {}, []
@@ -278,21 +280,24 @@ class FaceRuns:
         drivers = [d for d in drivers if d.found]
         if not source.found or not drivers:
             return []
-        fit = self.reenactor.fit(source.reading.landmarks)
+        engine = self.reenactor
+        fit = engine.read(source.reading.landmarks, source.image)
         points = np.stack([d.reading.landmarks for d in drivers]) / size
         full = np.concatenate([points, np.repeat(points[-1:], count - len(points), 0)])
-        motions = fit_sequence(self.reenactor.model.head, full, fit)[: len(points)]
-        encoded = self.reenactor.source(source.image, fit)
+        motions = fit_sequence(engine.head, full, fit)[: len(points)]
+        encoded = engine.source(source.image, fit)
         found = []
         for driver, motion in zip(drivers, motions, strict=True):
             placement = np.asarray(move_placement(fit.placement, motion), np.float32)
             still = motion.copy()
             still[3:7] = 0
-            outputs = {
-                "copy": source.image,
-                "warp": self.reenactor.warp(encoded, still, placement),
-                "model": self.reenactor.render(encoded, still, placement),
-            }
+            outputs = {"copy": source.image}
+            if isinstance(engine, Reenactor):
+                outputs["warp"] = engine.warp(encoded, still, placement)
+                outputs["model"] = engine.render(encoded, still, placement)
+            else:
+                code = engine.coded(fit._replace(motion=still, placement=placement), driver.image)
+                outputs["model"] = engine.render(encoded, still, placement, code.code)
             seen = reenactment.shots(list(outputs.values()), self.finder, self.judges)
             rows = {
                 name: reenactment.measure(shot, driver, source=source, lpips=self.lpips)
@@ -319,11 +324,10 @@ class FaceRuns:
             (shot,) = reenactment.shots([picture.image], self.finder, self.judges)
             if not shot.found:
                 continue
-            fit = self.reenactor.fit(shot.reading.landmarks)
+            fit = self.reenactor.read(shot.reading.landmarks, picture.image)
             encoded = self.reenactor.source(picture.image, fit)
-            codes = self.reenactor.dynamics_code(np.stack([fit.motion, state.motion]))
             add(
-                z_dyn=codes[0], z_dyn_true=codes[1], z_id=encoded.appearance.z_id,
+                **self.reenactor.codes(encoded, fit, state.motion),
                 weights=fit.motion[DYNAMICS], landmarks=shot.reading.landmarks[:, :2] / 100,
                 pose=np.degrees(state.motion[:3]), dynamics=state.motion[DYNAMICS],
                 **{f"judge_{name}": code for name, code in shot.codes.items()},
@@ -345,13 +349,15 @@ class FaceRuns:
             name = CODES.get(code, code.replace("judge_", "reference: "))
             rows.append({"question": question, "code": name, "measure": measure, **found})
 
-        for code in ("z_dyn", "weights", "z_dyn_true", "z_id", "landmarks"):
+        known = [code for code in CODES if code in table]
+        for code in known:
             found = probes.ridge(table[code], table["pose"], groups, seed=seed)
             row("head pose", code, "R2, new people", found)
-        for code in dict.fromkeys(("z_dyn", "z_dyn_true", "z_id", best)):
+        of_person = [c for c in ("z_dyn", "z_dyn_true", "z_id") if c in table]
+        for code in dict.fromkeys((*of_person, best)):
             found = probes.same_person(table[code], groups, seed=seed)
             row("same person?", code, "AUC, new people", found)
-        for code in dict.fromkeys(("z_dyn", "z_dyn_true", "z_id", best)):
+        for code in dict.fromkeys((*of_person, best)):
             found = probes.which_person(table[code], groups, seed=seed)
             row("which person?", code, "share, new states", found)
         for code in ("z_id", "z_dyn"):
@@ -363,7 +369,8 @@ class FaceRuns:
 
     def write_sheet(self, path: str, rows: list[list[np.ndarray]]) -> None:
         """The first pairs: source, driver, truth and answers; rendered people only."""
-        shown = [k for k in SHOWN if self.exact or k != "exact"]
+        made = ("truth", *self.reenactor.methods)
+        shown = [k for k in SHOWN if k in made and (self.exact or k != "exact")]
         labels = [LABELS[case] for _ in range(SHEET_PAIRS) for case in swaps.CASES]
         sheet = contact_sheet(rows, labels, columns=["source", "driver", *shown], cell=128)
         write_image(path, sheet)

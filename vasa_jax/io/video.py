@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -32,51 +34,102 @@ _BT709 = 1  # the same code for matrix, primaries and transfer in H.264
 _LIMITED = 1
 
 
-def read_video(path: Path) -> Iterator[np.ndarray]:
+def read_video(path: Path, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
     """Frames of any video as uint8 RGB (Y, X, 3) at 25 per second, upright, square pixels.
 
     Frame i is the picture on screen at i / 25 s after the first one, so that other rates are
-    repeated or skipped. Memory stays flat. Raises UserError when it can't be read or has no
-    picture; a damaged end just ends the video.
+    repeated or skipped. ``start`` and ``stop`` ask for some of them: the same pictures as of the
+    whole, read from the key frame before. Memory stays flat. Raises UserError when it can't be read
+    or has no picture; a damaged end just ends the video.
     """
-    import av
-
     with open_media(path, "video") as container:
         if not container.streams.video:
             raise UserError(f"{path} has no picture track")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        frame_seconds = Fraction(1, FPS)
-        start: Fraction | None = None
-        shown: np.ndarray | None = None
-        now = Fraction(0)
-        written = 0
-        frames = container.decode(stream)
-        while True:
-            try:
-                frame = next(frames)
-            except StopIteration:
-                break
-            except av.FFmpegError:
-                if shown is None:
-                    raise
-                break
-            if frame.pts is not None and frame.time_base is not None:
-                stamp = frame.pts * frame.time_base
-                start = stamp if start is None else start
-                now = stamp - start
-            # Half a frame of grace: a 25 fps file with rounded stamps passes one to one.
-            while shown is not None and (written + Fraction(1, 2)) * frame_seconds < now:
-                yield shown
-                written += 1
-            shown = _to_rgb(frame)
-            rate = stream.average_rate or FPS
-            now += 1 / Fraction(rate)
-        if shown is None:
+        frames = _until_broken(container.decode(stream))
+        first = next(frames, None)
+        if first is None:
             raise UserError(f"{path} has no pictures that can be read")
-        while written == 0 or (written + Fraction(1, 2)) * frame_seconds < now:
-            yield shown
+        begin, written = _stamp(first), 0
+        if start and begin is not None:
+            first, frames, written = _from_key_frame(container, stream, begin, start)
+        rate = Fraction(stream.average_rate or FPS)
+        shown: Any = None
+        now = Fraction(0)
+        rgb: np.ndarray | None = None
+        for frame in itertools.chain([first], frames):
+            stamp = _stamp(frame)
+            if stamp is not None:
+                begin = stamp if begin is None else begin
+                now = stamp - begin
+            # Half a frame of grace: a 25 fps file with rounded stamps passes one to one.
+            while shown is not None and (written + Fraction(1, 2)) / FPS < now:
+                if written == stop:
+                    return
+                if written >= start:
+                    rgb = _to_rgb(shown) if rgb is None else rgb
+                    yield rgb
+                written += 1
+            shown, rgb = frame, None
+            now += 1 / rate
+        while written == 0 or (written + Fraction(1, 2)) / FPS < now:
+            if written == stop:
+                return
+            if written >= start:
+                rgb = _to_rgb(shown) if rgb is None else rgb
+                yield rgb
             written += 1
+
+
+def _stamp(frame: Any) -> Fraction | None:
+    """When a frame is shown, on its container's clock in seconds."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return frame.pts * frame.time_base
+
+
+def _until_broken(frames: Iterator[Any]) -> Iterator[Any]:
+    """Decoded frames; an error after the first one ends them."""
+    import av
+
+    some = False
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            if not some:
+                raise
+            return
+        some = True
+        yield frame
+
+
+def _from_key_frame(
+    container: Any, stream: Any, begin: Fraction, start: int
+) -> tuple[Any, Iterator[Any], int]:
+    """Frames from a key frame on that is shown no later than grid frame ``start``, and ``start``.
+
+    Where a file can't be read from its middle, all frames, and 0.
+    """
+    import av
+
+    wanted = begin + Fraction(start, FPS)
+    for back in (0, 10):  # seconds: some indices point behind what they promise
+        if wanted - back <= begin:
+            break
+        with contextlib.suppress(av.FFmpegError):
+            container.seek(int((wanted - back) / stream.time_base), stream=stream, backward=True)
+            frames = _until_broken(container.decode(stream))
+            first = next(frames, None)
+            stamp = None if first is None else _stamp(first)
+            if stamp is not None and stamp <= wanted:
+                return first, frames, start
+    container.seek(int(begin / stream.time_base), stream=stream, backward=True)
+    frames = _until_broken(container.decode(stream))
+    return next(frames), frames, 0
 
 
 def read_video_audio(path: Path) -> tuple[np.ndarray, int]:

@@ -58,7 +58,7 @@ def main() -> None:
     count = max(1, round(args.hours * 60 / args.minutes_per_shard))
     began = time.monotonic()
     for i in range(args.first, args.first + count):
-        path = args.out / f"synthetic_{i:05d}.npz"
+        path = args.out / f"synthetic_{i:05d}.array_record"
         if not path.exists():
             acted.make_synthetic_shard(path, seed=i, minutes=args.minutes_per_shard)
         done = i - args.first + 1

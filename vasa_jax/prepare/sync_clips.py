@@ -28,12 +28,11 @@ from vasa_jax.data.folders import (
     VIDEO_ENDINGS,
     LeftOut,
     beside,
-    finished_files,
     media_files,
     one_line_errors,
     person_of,
 )
-from vasa_jax.data.shards import MotionClip, read_shard, write_shard
+from vasa_jax.data.shards import MotionClip, motion_shards, read_shard, write_shard
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head.fit import landmark_head
 from vasa_jax.face.head.head import Head
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("--landmarks", type=Path, help="folder that keeps the videos' landmarks")
     args = parser.parse_args()
     if args.source == "acted":
-        found = finished_files(args.folder)
+        found = motion_shards(args.folder)
         if not found:
             raise UserError(f"no motion shards in {args.folder}")
     else:
@@ -121,7 +120,7 @@ def main() -> None:
     step = 1 if args.source == "acted" else CLIPS_PER_SHARD
     groups = [found[i : i + step] for i in range(0, len(found), step)]
     for i, group in enumerate(groups):
-        path = args.out / f"{args.source}_{i:05d}.npz"
+        path = args.out / f"{args.source}_{i:05d}.array_record"
         if path.exists():
             continue
         if args.source == "acted":

@@ -130,7 +130,19 @@ def landmark_clip(
     in_crop = align.to_crop(landmarks, crop)
     heard = visemes.mouth_curves(recognised(samples).phonemes, samples)
     rest = reader.rest(typical_rest(in_crop, heard.speaking[:frames] < SILENT))
-    motion = reader(in_crop, rest)
+    return sealed_clip(samples, reader(in_crop, rest), heard)
+
+
+def sealed_clip(
+    samples: np.ndarray, motion: np.ndarray, heard: visemes.MouthCurves | None = None
+) -> MotionClip:
+    """Motion (T, 54) read off a person who says ``samples``, its lips shut where they must be.
+
+    ``heard`` is what the recogniser makes of the sound; None asks it.
+    """
+    frames = len(motion)
+    if heard is None:
+        heard = visemes.mouth_curves(recognised(samples).phonemes, samples)
     shut, unknown = heard.closure[:frames], np.zeros(frames, np.float32)
     motion[:, EXPRESSION] = visemes.seal(motion[:, EXPRESSION], shut, unknown)
     return real_clip(samples, motion, heard.viseme[:frames].astype(np.int8))
@@ -187,7 +199,7 @@ def make_video_shards(
     left_out = LeftOut()
     shards = -(-len(found) // per_shard)
     for i in range(first, shards):
-        path = out / f"video_{i:05d}.npz"
+        path = out / f"video_{i:05d}.array_record"
         if path.exists():
             continue
         clips = []

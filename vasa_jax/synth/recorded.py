@@ -111,7 +111,7 @@ def make_shards(
     groups = list(_joined_files(files, join_s, left_out)) if join_s else [[f] for f in files]
     count = -(-len(groups) // per_shard)
     for i in range(count):
-        path = out / f"recognised_{i:05d}.npz"
+        path = out / f"recognised_{i:05d}.array_record"
         if path.exists():
             continue
         clips = []

@@ -22,8 +22,8 @@ from vasa_jax.core.arkit import EXPRESSION, EXPRESSION_NAMES
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import Array
 from vasa_jax.data.faces import example_head
-from vasa_jax.data.folders import data_folder, finished_files
-from vasa_jax.data.shards import Shard
+from vasa_jax.data.folders import data_folder
+from vasa_jax.data.shards import Shard, motion_shards
 from vasa_jax.face.find.finder import LEFT_LIDS, RIGHT_LIDS
 from vasa_jax.face.head import head as heads
 from vasa_jax.face.head import reader as encoder
@@ -198,7 +198,7 @@ def expression_rows(folder: str) -> np.ndarray:
     if not folder:
         return np.zeros((0, len(EXPRESSION_NAMES)), np.float32)
     path = data_folder(folder, "data.folder")
-    rows = [Shard(shard).motion()[:, EXPRESSION] for shard in finished_files(path)]
+    rows = [Shard(shard).motion()[:, EXPRESSION] for shard in motion_shards(path)]
     if not rows:
         raise UserError(
             f"no motion shards in {path}; make some with python -m vasa_jax.prepare.shards"

@@ -73,7 +73,8 @@ def motion_tables(cfg: MotionTrainConfig, corpus: MotionCorpus) -> dict[str, Any
     elif cfg.initial:
         _, table = initial_tables(cfg.initial)
     else:
-        return {"motion": corpus.stats().to_json()}
+        readout = {"readout": corpus.readout} if corpus.readout else {}
+        return {"motion": corpus.stats().to_json(), **readout}
     return {name: table[name] for name in ("motion", "readout") if name in table}
 
 
