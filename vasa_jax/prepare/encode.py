@@ -296,7 +296,7 @@ def encode_folder(
         number += 1
     report: dict[str, Any] = {"clips": len(missing), "frames": frames, "skipped": len(there)}
     fitted = probe.fit()
-    if fitted is not None:
+    if fitted is not None and not (out / READOUT).exists():  # of the first run, whose clips it saw
         readout, report["readout"] = fitted
         table = {**readout.to_json(), "r2": report["readout"]}
         with replacing(out / READOUT) as part:
