@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,8 +100,8 @@ class Encoder:
             count = len(images)
             at = np.minimum(np.arange(start, start + self.batch), len(fits.motion) - 1)
             images = np.concatenate([images, np.repeat(images[-1:], self.batch - count, 0)])
-            found = self._encode(
-                self.params, self.face.head, resized(images, self.face.size),
+            found = self._program(
+                self.params, self.face.head, from_uint8(resized(images, self.face.size)),
                 fits.motion[at], fits.placement[at], anchor.motion, anchor.placement,
             )  # fmt: skip
             rows.append(np.asarray(found)[:count])
@@ -111,29 +112,18 @@ class Encoder:
             )
         return with_usual_pose_zero(motion)
 
-    def _encode(self, params, head, images_u8, motion, placement, anchor_motion, anchor_placement):
-        return _compiled(self.face)(
-            params, head, jnp.asarray(from_uint8(images_u8)), motion, placement, anchor_motion,
-            anchor_placement,
-        )  # fmt: skip
+    @functools.cached_property
+    def _program(self) -> Callable[..., Any]:
+        """``encode_motion`` of the face, compiled once."""
 
+        def encode(params, head, images, motion, placement, anchor_motion, anchor_placement):
+            zero = jnp.zeros(())
+            fit = FaceFit(zero, motion, placement, zero)
+            anchor = FaceFit(zero, anchor_motion, anchor_placement, zero)
+            with jax.numpy_rank_promotion("allow"):
+                return self.face.encode_motion(params, head, images, fit, anchor)
 
-_PROGRAMS: dict[int, Callable[..., Any]] = {}
-
-
-def _compiled(face: FaceModel) -> Callable[..., Any]:
-    """``encode_motion`` of a face, compiled once."""
-
-    def encode(params, head, images, motion, placement, anchor_motion, anchor_placement):
-        zero = jnp.zeros(())
-        fit = FaceFit(zero, motion, placement, zero)
-        anchor = FaceFit(zero, anchor_motion, anchor_placement, zero)
-        with jax.numpy_rank_promotion("allow"):
-            return face.encode_motion(params, head, images, fit, anchor)
-
-    if id(face) not in _PROGRAMS:
-        _PROGRAMS[id(face)] = jax.jit(encode)
-    return _PROGRAMS[id(face)]
+        return jax.jit(encode)
 
 
 def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:
