@@ -158,9 +158,12 @@ def test_bad_input_is_one_line(words: list[str], told: str, tmp_path, monkeypatc
 
 def test_killed_runs_lose_nothing_that_was_done(raw: Path, clips: Path, tmp_path: Path) -> None:
     """SIGKILL of all its processes at random moments, then to the end: the same records."""
-    out = tmp_path / "clips"
+    some, out = tmp_path / "raw", tmp_path / "clips"
+    some.mkdir()
+    for name in ("plain.mp4", "59.94.mov"):
+        (some / name).write_bytes((raw / name).read_bytes())
     command = [
-        sys.executable, "-m", "vasa_jax", "prepare", str(raw), "-o", str(out), *SETTINGS,
+        sys.executable, "-m", "vasa_jax", "prepare", str(some), "-o", str(out), *SETTINGS,
         "--person", "nobody real", "--workers", "1",
     ]  # fmt: skip
     waits = random.Random(0)
@@ -174,5 +177,5 @@ def test_killed_runs_lose_nothing_that_was_done(raw: Path, clips: Path, tmp_path
     whole, made = (Records(shards(folder)) for folder in (clips, out))
     blobs = {record.meta["id"]: pack(record) for record in whole}
     assert {r.meta["id"]: pack(r) for r in made} == {i: blobs[i] for i in made.ids.tolist()}
-    assert set(made.sources) == {"plain.mp4", "Zoë – 日本.mkv", "59.94.mov", "turned.mp4"}
+    assert set(made.sources) == {"plain.mp4", "59.94.mov"}
     assert not list(out.rglob("*.part*")) and not (out / "work").exists()
