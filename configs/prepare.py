@@ -4,7 +4,7 @@ Run      vasa-jax prepare RAW -o CLIPS --config configs/prepare.py
 Small    ...prepare.py:small       256 px, for the lite face and for recordings of a webcam
 Grid     ...prepare.py:grid        the GRID corpus: 288 px pictures of heads, one speaker a folder
 Vox      ...prepare.py:voxceleb2   folders as dev/mp4/PERSON/VIDEO/CLIP.mp4, given as dev/mp4
-Cost     0.6 to 1 s of one core for a second of video (experiments/2026-12-01_prepare)
+Cost     about 1.7 s of one core for a second of video (experiments/2026-12-01_prepare)
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ from vasa_jax.core.config import load_config, override
 from vasa_jax.core.errors import UserError
 from vasa_jax.data import face_files, faces
 from vasa_jax.data.faces import FacePairs, FacePairsConfig
+from vasa_jax.data.records import HELD_OUT, Record, pack, write_about, write_shard
 from vasa_jax.face.head.fit import LID_PAIRS
 
 pytestmark = pytest.mark.usefixtures("broadcasting")
@@ -119,6 +120,24 @@ def test_clips_of_one_person_are_never_neighbours_in_any_microbatch(parts, tmp_p
         for i in range(parts):
             ring = [path.relative_to(tmp_path).parts[1] for path in drawn[i::parts]]
             assert all(a != b for a, b in zip(ring, ring[1:] + ring[:1], strict=True))
+
+
+def test_a_list_of_one_source_leaves_the_last_of_another_held_out(tmp_path):
+    faces_of(tmp_path, "synthetic", 3)
+    folder = tmp_path / "video"
+    write_about(folder, {"kind": "clip", "size": 64})
+    write_shard(
+        folder / "clips-00000.array_record",
+        [
+            pack(Record("clip", {"id": n, "person": n}, {"motion": np.zeros((2, 54))}))
+            for n in "xyz"
+        ],
+    )
+    (folder / HELD_OUT).write_text('{"people": ["y"]}')
+    cfg = FacePairsConfig(folder=str(tmp_path), held_out=1, shares=BOTH)
+    kept, judged = (set(FacePairs(cfg, held_out=h).person.values()) for h in (False, True))
+    rendered = {f"synthetic/{i:02d}.npz" for i in range(3)}
+    assert judged == {"synthetic/02.npz", "y"} and kept == rendered - judged | {"x", "z"}
 
 
 def test_nobody_is_held_out_and_trained_on(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from vasa_jax.prepare.engine_ray import DIED, RayEngine  # noqa: E402
+from vasa_jax.prepare.engine import DIED  # noqa: E402
+from vasa_jax.prepare.engine_ray import RayEngine  # noqa: E402
 
 
 @pytest.fixture(scope="module")

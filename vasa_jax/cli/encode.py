@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     encoder = encoder_of(args.source, args.clips, args.encoder, args.batch)
     began = time.perf_counter()
-    progress = Progress()
+    progress = Progress(left=True)
     try:
         report = encode_folder(
             encoder, args.clips, args.out, say=lambda done, total: progress("clips", done, total)

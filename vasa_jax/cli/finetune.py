@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from vasa_jax.checkpoint.release import load_release
     from vasa_jax.core.errors import UserError
+    from vasa_jax.core.types import FPS
     from vasa_jax.data.records import Records, shards
     from vasa_jax.provenance.consent import checked_consent
     from vasa_jax.train.finetune import FinetuneConfig
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     runs = _train(args, cfg, base, work)
     if runs is None:
         return 130
-    seconds = found.frames[clips].sum() / 25
+    seconds = found.frames[clips].sum() / FPS
     return _build(args, work, runs, consent, people[0], seconds)
 
 
@@ -97,7 +98,7 @@ def _train(args: argparse.Namespace, cfg: Any, base: Any, work: Path) -> dict[st
         runs["face"] = work / "face"
     if not cfg.motion_steps:
         return runs
-    progress = Progress()
+    progress = Progress(left=True)
     try:
         encode_folder(
             encoder_of(args.base, args.clips, args.encoder), args.clips, work / "motions",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    from vasa_jax.cli.progress import Progress
     from vasa_jax.core.errors import UserError
     from vasa_jax.prepare.identity import Identities
     from vasa_jax.prepare.run import Preparation
@@ -89,7 +89,7 @@ def _prepare(args: argparse.Namespace) -> int:
     identities = Identities(cfg.people, args.identities, args.person)
     shard = _shard(args.shard)
     engine = _engine(args)
-    progress = _Progress()
+    progress = Progress(left=True)
     try:
         preparation = Preparation(
             cfg, args.out, engine, identities=identities, shard=shard, head=args.head, say=progress
@@ -143,26 +143,6 @@ def _engine(args: argparse.Namespace) -> Any:
         raise UserError("--address is for --engine ray")
     workers = args.workers if args.workers is not None else len(os.sched_getaffinity(0))
     return LocalEngine(workers) if workers else HereEngine()
-
-
-class _Progress:
-    """Stages on stderr, with the time that the one under way still takes."""
-
-    def __init__(self) -> None:
-        from vasa_jax.cli.progress import Progress
-
-        self._line, self._stage, self._began = Progress(), "", 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._began = stage, now
-        left = (now - self._began) / done * (total - done)
-        minutes, seconds = divmod(round(left), 60)
-        self._line(f"{stage} ({minutes}m{seconds:02d}s left)" if done > 1 else stage, done, total)
-
-    def close(self) -> None:
-        self._line.close()
 
 
 def _tell(made: Any, args: argparse.Namespace) -> None:

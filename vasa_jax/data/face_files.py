@@ -22,7 +22,7 @@ import numpy as np
 from vasa_jax.core.arkit import EXPRESSION, MOTION_DIM, MOTION_INDEX
 from vasa_jax.core.errors import UserError
 from vasa_jax.face.head import head as heads
-from vasa_jax.face.head.fit import LID_PAIRS
+from vasa_jax.face.head.fit import LID_PAIRS, FaceFit, fit_sequence
 from vasa_jax.face.head.head import Head
 from vasa_jax.io.atomic import replacing
 
@@ -169,6 +169,25 @@ def from_portrait(
     return True
 
 
+def fitted_frames(
+    head: Head, landmarks_TL: np.ndarray, reference: FaceFit
+) -> tuple[np.ndarray, np.ndarray]:
+    """Motion (T, 54), absolute and without translation, and placement (T, 3) of a clip's frames.
+
+    ``landmarks_TL`` (T, 478, 2 or 3) lie in [0, 1] of the crop of ``reference``, a fit of the same
+    person in the same crop. Lids are as shut as detectors see them half open.
+    """
+    import jax.numpy as jnp
+
+    motion = fit_sequence(head, landmarks_TL, reference)
+    own = jnp.asarray(reference.placement)
+    placement = np.asarray(heads.move_placement(own, jnp.asarray(motion.T)).T)
+    motion[:, 3:7] = 0.0  # they live in the placement
+    blinks = [EXPRESSION.start + i for i in heads.BLINKS]
+    motion[:, blinks] = (motion[:, blinks] / FIT_OF_SHUT).clip(0.0, 1.0)
+    return motion, placement
+
+
 def from_video(
     head: Head, frames: list[np.ndarray], out: Path, *, keep: int = 10, size: int = SIZE
 ) -> bool:
@@ -178,7 +197,7 @@ def from_video(
     """
     from vasa_jax.face.find.align import crop_from_landmarks, extract, to_crop
     from vasa_jax.face.find.finder import FaceTracker
-    from vasa_jax.face.head.fit import fit_portrait, fit_sequence
+    from vasa_jax.face.head.fit import fit_portrait
 
     tracker = FaceTracker()
     found = [tracker.track(f) for f in frames]
@@ -190,20 +209,13 @@ def from_video(
     local = to_crop(landmarks, crop)
     gap = np.linalg.norm(local[:, 13, :2] - local[:, 14, :2], axis=-1)
     fit = fit_portrait(head, local[int(np.argmin(gap))])
-    motion = fit_sequence(head, local, fit)
-    blinks = motion[:, EXPRESSION][:, list(heads.BLINKS)]
-    motion[:, [EXPRESSION.start + i for i in heads.BLINKS]] = (blinks / FIT_OF_SHUT).clip(0, 1)
+    motion, placement = fitted_frames(head, local, fit)
     # Evenly spread over the ranking of mouth openings, so that open mouths are not rare.
     order = np.argsort(gap)[np.linspace(0, len(gap) - 1, keep).round().astype(int)]
     order = np.concatenate([order, _shut_eyes(local)])
     images = np.stack([extract(frames[good[i]], crop, size) for i in order])
-    placement = np.stack(
-        [np.asarray(heads.move_placement(fit.placement, m), np.float32) for m in motion[order]]
-    )
-    chosen = motion[order].copy()
-    chosen[:, 3:7] = 0
     write_face_file(
-        out, images=images, motion=chosen, placement=placement, identity=fit.identity,
+        out, images=images, motion=motion[order], placement=placement[order], identity=fit.identity,
         target=np.ones(len(order), bool), shape=np.asarray(fit.shape, np.float16),
     )  # fmt: skip
     return True

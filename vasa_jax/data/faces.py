@@ -127,13 +127,14 @@ class FacePairs:
     def __init__(self, cfg: FacePairsConfig, *, held_out: bool = False):
         self.cfg = cfg
         self.person: dict[Item, str] = {}
-        self._clips: dict[Path, ClipFolder] = {}
-        found = _people_of_sources(cfg, self._clips)
+        sources = _people_of_sources(cfg)
+        found = [(share, people) for share, people, _ in sources]
+        self._clips = {clips.folder: clips for _, _, clips in sources if clips is not None}
         needed = {name for _, people in found if len(people) == 1 for name in people}
-        kept_back = {n for _, people in found for n in _last(people, cfg.held_out, needed)}
-        listed = [c.held_out for c in self._clips.values() if c.held_out is not None]
-        if listed:
-            kept_back = set().union(*listed)
+        kept_back: set[str] = set()
+        for _, people, clips in sources:
+            listed = None if clips is None else clips.held_out
+            kept_back |= set(_last(people, cfg.held_out, needed)) if listed is None else listed
         wanted = [
             (share, {n: f for n, f in people.items() if (n in kept_back) == held_out})
             for share, people in found
@@ -265,10 +266,10 @@ def _of_size(arrays: dict[str, Any], size: int, name: object) -> dict[str, Any]:
 
 
 def _people_of_sources(
-    cfg: FacePairsConfig, clips: dict[Path, ClipFolder]
-) -> list[tuple[float, dict[str, list[Item]]]]:
-    """Share of each source with its people and their files, in order; ``clips`` gets those of
-    folders that ``vasa-jax prepare`` made.
+    cfg: FacePairsConfig,
+) -> list[tuple[float, dict[str, list[Item]], ClipFolder | None]]:
+    """Share of each source with its people and their files, in order, and its folder of clips
+    where ``vasa-jax prepare`` made it.
 
     Raises UserError when a source has no files: leaving it out would change the other shares.
     """
@@ -281,9 +282,9 @@ def _people_of_sources(
             continue
         folder = root / source
         people: dict[str, list[Item]] = {}
-        if (folder / ABOUT).exists():
-            clips[folder] = ClipFolder(folder)
-            people |= clips[folder].people()
+        clips = ClipFolder(folder) if (folder / ABOUT).exists() else None
+        if clips is not None:
+            people |= clips.people()
         else:
             for path in finished_files(folder, below=True):
                 name = person_of(path, folder) or f"{source}/{path.name}"
@@ -295,7 +296,7 @@ def _people_of_sources(
                 "what there is, as in --set 'data.shares=[[\"synthetic\", 1.0]]'"
             )
         chosen = list(people)[: cfg.people or None]
-        found.append((share, {name: people[name] for name in chosen}))
+        found.append((share, {name: people[name] for name in chosen}, clips))
     if not found:
         raise UserError("data.shares names no source with a share above 0")
     return found

@@ -40,6 +40,7 @@ import numpy as np
 from vasa_jax.core.errors import UserError
 from vasa_jax.io.atomic import replacing
 
+ENDING = ".array_record"  # of shards
 KEY_FRAMES = 12  # frames from one key frame of a clip's video to the next
 LANDMARK_STEP = 1 / 8192  # of landmarks as int16, in sides of the crop: +-4 sides
 SHARD_BYTES = 1 << 30
@@ -60,6 +61,11 @@ class Record:
     def frames(self) -> int:
         """Frames of a clip, or pictures."""
         return len(self.arrays["motion" if "motion" in self.arrays else "landmarks"])
+
+
+def landmarks_of(record: Record) -> np.ndarray:
+    """Landmarks (T, 478, 3) of a clip in sides of its crop, float32."""
+    return record.arrays["landmarks"].astype(np.float32) * LANDMARK_STEP
 
 
 def pack(record: Record) -> bytes:
@@ -180,7 +186,7 @@ def shards(folder: Path) -> list[Path]:
     """The finished shards of a folder, in order. UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
-    found = sorted(folder.glob("*.array_record"))
+    found = sorted(folder.glob(f"*{ENDING}"))
     return [p for p in found if not p.name.startswith(".") and p.with_suffix(".parquet").exists()]
 
 

@@ -21,8 +21,6 @@ from vasa_jax.core.types import SAMPLES_PER_FRAME, Controls
 from vasa_jax.data import records
 from vasa_jax.data.records import Record, Records
 
-ENDING = ".array_record"
-
 
 class MotionClip(NamedTuple):
     """Speech and motion of T frames."""
@@ -83,11 +81,10 @@ def write_shard(
 ) -> None:
     """Write clips to one shard, whole or not at all; its name ends in ``.array_record``.
 
-    UserError when it can't be written, or its folder holds motion of another space.
+    UserError when it can't be written.
     """
     path = Path(path)
     made = [records.pack(to_record(c, f"{path.stem}/{i:06d}", space)) for i, c in enumerate(clips)]
-    path.parent.mkdir(parents=True, exist_ok=True)
     records.write_shard(path, made)
 
 

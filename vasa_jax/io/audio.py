@@ -56,6 +56,13 @@ def to_speech(samples: np.ndarray, rate: int) -> np.ndarray:
     return resample(to_mono(samples), rate, SAMPLE_RATE_HZ)
 
 
+def shifted(samples_S: np.ndarray, later: int) -> np.ndarray:
+    """Sound that begins ``later`` samples later, after silence, or without its first ``-later``."""
+    if later < 0:
+        return samples_S[-later:]
+    return np.concatenate([np.zeros(later, samples_S.dtype), samples_S])
+
+
 def clean(samples: np.ndarray, rate: int, source: Path) -> np.ndarray:
     """``samples`` (S, C) made finite and within [-1, 1]; UserError when nothing is left of them."""
     if samples.size == 0:

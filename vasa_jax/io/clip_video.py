@@ -11,8 +11,7 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.core.types import FPS
-
-BT709, LIMITED = 1, 1  # codes of H.264
+from vasa_jax.io.video import tag_colours, to_yuv
 
 
 def encoded(frames: Iterable[np.ndarray], *, crf: int = 14, key_frames: int = 12) -> np.ndarray:
@@ -37,13 +36,10 @@ def encoded(frames: Iterable[np.ndarray], *, crf: int = 14, key_frames: int = 12
                 }  # fmt: skip
                 context = stream.codec_context
                 context.gop_size, context.time_base = key_frames, Fraction(1, FPS)
-                context.color_primaries = context.color_trc = context.colorspace = BT709
-                context.color_range = LIMITED
+                tag_colours(context)
             kind = "rgb24" if frame.ndim == 3 else "gray"
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=kind)
-            picture = picture.reformat(
-                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
+            picture = to_yuv(picture)
             picture.pts, picture.time_base = number, Fraction(1, FPS)
             container.mux(stream.encode(picture))
         if stream is None:

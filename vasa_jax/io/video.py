@@ -30,8 +30,8 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # more than one video frame of extra silence; lower rates are written as a multiple of themselves.
 AAC_RATES_HZ = (32000, 44100, 48000)
 AUDIO_BIT_RATE = 128_000
-_BT709 = 1  # the same code for matrix, primaries and transfer in H.264
-_LIMITED = 1
+BT709 = 1  # the same code for matrix, primaries and transfer in H.264
+LIMITED = 1
 
 
 def read_video(path: Path, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
@@ -129,7 +129,10 @@ def _from_key_frame(
                 return first, frames, start
     container.seek(int(begin / stream.time_base), stream=stream, backward=True)
     frames = _until_broken(container.decode(stream))
-    return next(frames), frames, 0
+    first = next(frames, None)
+    if first is None:
+        raise UserError(f"{container.name} has no pictures that can be read twice")
+    return first, frames, 0
 
 
 def read_video_audio(path: Path) -> tuple[np.ndarray, int]:
@@ -210,8 +213,7 @@ class VideoWriter:
         video.options = {"crf": str(crf), "preset": preset}
         context = video.codec_context
         context.time_base = Fraction(1, self.fps)
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
+        tag_colours(context)
         self._video = video
         if audio is not None:
             self._sound = _SoundTrack(self._container, *audio)
@@ -231,9 +233,7 @@ class VideoWriter:
         if pad_x or pad_y:
             frame = np.pad(frame, [(0, pad_y), (0, pad_x), (0, 0)], mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-        )
+        picture = to_yuv(picture)
         picture.pts = self.num_frames
         picture.time_base = Fraction(1, self.fps)
         try:
@@ -299,6 +299,17 @@ class VideoWriter:
             self.close()
         else:
             self._discard()
+
+
+def tag_colours(context: Any) -> None:
+    """Says in an encoder's context what ``to_yuv`` makes of pictures."""
+    context.color_primaries = context.color_trc = context.colorspace = BT709
+    context.color_range = LIMITED
+
+
+def to_yuv(picture: Any) -> Any:
+    """A picture of PyAV as H.264 keeps it."""
+    return picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
 
 def _aac_rate(rate: int) -> int:

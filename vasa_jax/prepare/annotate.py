@@ -6,19 +6,17 @@ Emotion is left open: no net that may be given away and comes in a package tells
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 from vasa_jax.core.arkit import EXPRESSION, GAZE
 from vasa_jax.core.errors import UserError
-from vasa_jax.data.face_files import FIT_OF_SHUT
-from vasa_jax.data.records import KEY_FRAMES, LANDMARK_STEP, Record
+from vasa_jax.data.face_files import fitted_frames
+from vasa_jax.data.records import KEY_FRAMES, Record, landmarks_of
 from vasa_jax.face.find.segment import Segmenter
 from vasa_jax.face.head import head as heads
-from vasa_jax.face.head.fit import fit_portrait, fit_sequence
+from vasa_jax.face.head.fit import fit_portrait
 from vasa_jax.face.head.head import Head
 from vasa_jax.face.head.reader import inner_gap
 from vasa_jax.io import clip_video
@@ -36,38 +34,28 @@ def annotate(head: Head, crop: Record) -> tuple[dict[str, np.ndarray], dict[str,
 
     Raises UserError where the head model does not fit the face.
     """
-    landmarks = crop.arrays["landmarks"].astype(np.float32) * LANDMARK_STEP
+    landmarks = landmarks_of(crop)
     reference = fit_portrait(head, landmarks[int(np.argmin(inner_gap(landmarks)))])
     if reference.error > WORST_FIT:
         raise UserError(f"the head model does not fit the face (off by {reference.error:.3f})")
     frames = len(landmarks)
     padded = np.pad(landmarks, ((0, -frames % LENGTHS), (0, 0), (0, 0)), mode="edge")
-    motion = fit_sequence(head, padded, reference)
-    placement = np.asarray(_placements(np.asarray(reference.placement), motion))[:frames]
-    motion = motion[:frames]
-    log_scale = motion[:, 6] - np.median(motion[:, 6])
-    motion[:, 3:7] = 0.0  # they live in the placement
+    motion, placement = (x[:frames] for x in fitted_frames(head, padded, reference))
     blinks = [EXPRESSION.start + i for i in heads.BLINKS]
-    motion[:, blinks] = (motion[:, blinks] / FIT_OF_SHUT).clip(0.0, 1.0)
     gaze = main_gaze(motion[:, GAZE], motion[:, blinks].max(1))
     arrays = {
-        "motion": motion.astype(np.float16), "placement": placement.astype(np.float32),
+        "motion": motion.astype(np.float16), "placement": placement,
         "identity": np.asarray(reference.identity, np.float32),
         "shape": np.asarray(reference.shape, np.float16),
         "gaze": motion[:, GAZE].astype(np.float16),
-        "distance": np.exp(-log_scale).astype(np.float16), "matte": matte(crop.arrays["video"]),
+        "distance": (np.median(placement[:, 2]) / placement[:, 2]).astype(np.float16),
+        "matte": matte(crop.arrays["video"]),
     }  # fmt: skip
     notes = {
         "fit_error": round(float(reference.error), 5), "gaze": [round(float(x), 4) for x in gaze],
         "yaw": _middle(motion[:, 0]), "pitch": _middle(motion[:, 1]),
     }  # fmt: skip
     return arrays, notes
-
-
-@functools.partial(jax.jit)
-def _placements(placement_3: Any, motion_TM: Any) -> Any:
-    with jax.numpy_rank_promotion("allow"):
-        return jax.vmap(lambda m: jax.numpy.stack(heads.move_placement(placement_3, m)))(motion_TM)
 
 
 def _middle(angle_T: np.ndarray) -> float:
@@ -84,8 +72,7 @@ def main_gaze(gaze_T2: np.ndarray, lids_T: np.ndarray) -> np.ndarray:
     looks = gaze_T2[lids_T < BLINKING]
     looks = looks if len(looks) else gaze_T2
     cells = np.floor(np.degrees(looks) / BIN_DEG + 0.5).astype(int)
-    found, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    del found
+    _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     return looks[which.reshape(-1) == int(counts.argmax())].mean(0)
 
 

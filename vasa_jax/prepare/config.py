@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from vasa_jax.data.records import SHARD_BYTES
 from vasa_jax.prepare.quality import QualityConfig
 from vasa_jax.prepare.sync import SyncConfig
 
@@ -52,5 +53,5 @@ class PrepareConfig:
     piece_s: int = 30  # seconds that are looked through at once; what a kill may lose
     people: str = "sources"  # who is who without --identities: "sources" or "folders"
     licence: str = ""  # of the videos, in words; kept with every clip
-    shard_bytes: int = 1 << 30
+    shard_bytes: int = SHARD_BYTES
     group: int = 64  # videos that go through the stages together: what lies unpacked meanwhile

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.core.types import SAMPLES_PER_FRAME
 from vasa_jax.data import records
 from vasa_jax.data.records import KEY_FRAMES, LANDMARK_STEP, Record
 from vasa_jax.face.find.align import Crop, crop_from_landmarks, extract, to_crop
@@ -62,7 +63,7 @@ def _record(cfg: PrepareConfig, folder: Path, row: dict[str, Any]) -> Record:
     heard = row["sound"]
     samples = (
         sound.part_of(folder, row["source"], start, count)
-        if heard else np.zeros(640 * count, np.int16)
+        if heard else np.zeros(SAMPLES_PER_FRAME * count, np.int16)
     )  # fmt: skip
     return Record(
         "crop",

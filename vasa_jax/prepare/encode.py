@@ -36,7 +36,7 @@ from vasa_jax.core.space import ARKIT
 from vasa_jax.core.types import FPS, POSE, Controls
 from vasa_jax.data import records
 from vasa_jax.data.corpus import READOUT
-from vasa_jax.data.records import LANDMARK_STEP, Record, Records
+from vasa_jax.data.records import Record, Records, landmarks_of
 from vasa_jax.data.shards import MotionClip, to_record
 from vasa_jax.face.faces import FACES, build_face, space_of_face
 from vasa_jax.face.head.fit import FaceFit
@@ -71,44 +71,35 @@ class Encoder:
         person = str(clip.meta["person"])
         speech = bool(clip.meta.get("speech", True))
         if self.reader is not None:
-            side = float(clip.meta["size"])
-            landmarks = arrays["landmarks"].astype(np.float32) * (LANDMARK_STEP * side)
-            read = landmark_clip(landmarks, samples, self.reader)
-            return read._replace(controls=controls_of(clip, read.motion), person=person,
-                                 speech=speech)  # fmt: skip
-        motion = self.motion(clip)
-        if self.face.space.cfg.kind == "arkit":
-            made = sealed_clip(samples, motion) if speech else real_clip(samples, motion)
-            return made._replace(controls=controls_of(clip, made.motion), person=person,
-                                 speech=speech)  # fmt: skip
-        trust = np.ones(motion.shape[1], np.float32)
-        trust[3:7] = 0.2  # translation and size of the head are noisy
-        return MotionClip(
-            samples, motion, controls_of(clip, motion), np.full(len(motion), -1, np.int8), trust,
-            speech, person,
-        )  # fmt: skip
+            made = landmark_clip(landmarks_of(clip) * clip.meta["size"], samples, self.reader)
+        elif self.face.space.cfg.kind == "arkit":
+            read = sealed_clip if speech else real_clip
+            made = read(samples, self.motion(clip))
+        else:
+            motion = self.motion(clip)
+            trust = np.ones(motion.shape[1], np.float32)
+            trust[3:7] = 0.2  # translation and size of the head are noisy
+            unknown = np.full(len(motion), -1, np.int8)
+            made = MotionClip(samples, motion, Controls.none(len(motion)), unknown, trust, speech)
+        return made._replace(controls=controls_of(clip, made.motion), person=person, speech=speech)
 
     def motion(self, clip: Record) -> np.ndarray:
         """(T, M): the face's motion of every picture, relative to the clip's usual pose."""
-        fits = FaceFit(
-            clip.arrays["identity"].astype(np.float32), clip.arrays["motion"].astype(np.float32),
-            clip.arrays["placement"].astype(np.float32), np.float32(0.0),
-        )  # fmt: skip
-        anchor = fits._replace(motion=fits.motion[0], placement=fits.placement[0])
+        fits, places = clip.arrays["motion"].astype(np.float32), clip.arrays["placement"]
         rows: list[np.ndarray] = []
         for start, images in _batches(decoded(clip.arrays["video"]), self.batch):
             count = len(images)
-            at = np.minimum(np.arange(start, start + self.batch), len(fits.motion) - 1)
+            at = np.minimum(np.arange(start, start + self.batch), len(fits) - 1)
             images = np.concatenate([images, np.repeat(images[-1:], self.batch - count, 0)])
             found = self._program(
                 self.params, self.face.head, from_uint8(resized(images, self.face.size)),
-                fits.motion[at], fits.placement[at], anchor.motion, anchor.placement,
+                fits[at], places[at], fits[0], places[0],
             )  # fmt: skip
             rows.append(np.asarray(found)[:count])
         motion = np.concatenate(rows)
-        if len(motion) != len(fits.motion):
+        if len(motion) != len(fits):
             raise UserError(
-                f"the clip {clip.meta['id']} has {len(motion)} pictures and {len(fits.motion)} fits"
+                f"the clip {clip.meta['id']} has {len(motion)} pictures and {len(fits)} fits"
             )
         return with_usual_pose_zero(motion)
 
@@ -214,10 +205,10 @@ def _kind(table: dict[str, Any], folder: Path) -> str:
 class Probe:
     """Frames that the readout of a latent space is fitted and judged on: every second clip each."""
 
-    def __init__(self, dim: int):
+    def __init__(self) -> None:
         self._motion: list[list[np.ndarray]] = [[], []]
         self._known: list[list[np.ndarray]] = [[], []]
-        self._count, self._dim, self._clips = 0, dim, 0
+        self._count, self._clips = 0, 0
 
     def add(self, motion_TM: np.ndarray, clip: Record) -> None:
         """Some frames of a clip and what its fit knows of them."""
@@ -267,7 +258,7 @@ def encode_folder(
     there = set(Records(done).ids.tolist())
     missing = [i for i in wanted if found.ids[i] not in there]
     missing.sort(key=lambda i: str(found.ids[i]))
-    probe = Probe(space.dim)
+    probe = Probe()
     number, frames = len(done), 0
     for first in range(0, len(missing), CLIPS_PER_SHARD):
         blobs = []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, cast
+
+from vasa_jax.runtime.parent import end_with_parent
 
 Row = dict[str, Any]
 Work = Callable[[Row], Row]
@@ -134,8 +134,7 @@ class _Worker:
 
 def _serve(pipe: Connection) -> None:
     """In a worker: rows until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _one_core()
     while True:
         try:
@@ -153,16 +152,9 @@ def _serve(pipe: Connection) -> None:
 
 
 def _one_core() -> None:
-    from vasa_jax.runtime import compile_cache
+    from vasa_jax.runtime import compile_cache  # with JAX, which the parent may not need
 
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     os.nice(5)
     compile_cache.enable()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

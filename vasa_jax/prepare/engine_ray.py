@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from vasa_jax.core.errors import UserError
+from vasa_jax.prepare.engine import DIED, RETRIES, Row, Work
 
-Row = dict[str, Any]
 ROWS_AT_ONCE = 2000  # of one dataset: its plan has a block for each
-RETRIES = 1  # of a row whose worker died
-DIED = f"its worker died {RETRIES + 1} times"
 
 
 class RayEngine:
@@ -48,7 +46,7 @@ class RayEngine:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise UserError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
 
-    def map(self, function: Callable[[Row], Row], rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
+    def map(self, function: Work, rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
         """Each row with what the function made of it, as they are ready."""
         import ray.data
 
@@ -79,7 +77,7 @@ class RayEngine:
 class _Told:
     """The function as Ray Data wants it: rows of plain values."""
 
-    def __init__(self, function: Callable[[Row], Row]):
+    def __init__(self, function: Work):
         self._function = function
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:

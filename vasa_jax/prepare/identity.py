@@ -18,9 +18,9 @@ import numpy as np
 
 from vasa_jax.core.errors import UserError
 from vasa_jax.data.folders import person_of
-from vasa_jax.data.records import LANDMARK_STEP, Record
+from vasa_jax.data.records import Record
 from vasa_jax.face.find.recognition import aligned_crop, five_points, load_mobileface
-from vasa_jax.io import clip_video
+from vasa_jax.prepare.looks import looks
 
 LOOKS = 6  # frames of a clip that are looked at, one batch
 SAME = 0.5  # mean cosine from which on two groups of clips are one person
@@ -28,10 +28,8 @@ SAME = 0.5  # mean cosine from which on two groups of clips are one person
 
 def embedding(crop: Record) -> np.ndarray:
     """Unit vector (256,) of the person of a crop, the mean of some frames."""
-    landmarks = crop.arrays["landmarks"].astype(np.float32) * LANDMARK_STEP
-    numbers = np.linspace(0, len(landmarks) - 1, LOOKS).round().astype(int)
-    pictures = clip_video.frames_at(crop.arrays["video"], numbers.tolist())
-    points = five_points(landmarks[numbers]) * pictures.shape[1]
+    pictures, landmarks = looks(crop, LOOKS)
+    points = five_points(landmarks) * pictures.shape[1]
     codes = np.asarray(_embed(pictures, points.astype(np.float32)))
     mean = codes.mean(0)
     return mean / max(float(np.linalg.norm(mean)), 1e-9)

@@ -30,8 +30,18 @@ class Journal:
     def __init__(self, folder: Path, stage: str, writer: str = ""):
         self._path = folder / f"{stage}{'.' + writer if writer else ''}.jsonl"
         self.rows: dict[str, Row] = {}
+        self._of: dict[str, dict[str, None]] = {}  # keys by source, in order
         for path in sorted(folder.glob(f"{stage}.jsonl")) + sorted(folder.glob(f"{stage}.*.jsonl")):
-            self.rows |= {row["key"]: row for row in read(path)}
+            for row in read(path):
+                self._take(row)
+
+    def _take(self, row: Row) -> None:
+        self.rows[row["key"]] = row
+        self._of.setdefault(row["key"].split("-")[0], {})[row["key"]] = None
+
+    def of(self, source: str) -> dict[str, Row]:
+        """The rows of what was cut from a source (keys ``SOURCE-...``), in the order of keys."""
+        return {k: self.rows[k] for k in sorted(self._of.get(source, ())) if k != source}
 
     def missing(self, keys: list[str]) -> list[str]:
         """Keys that are neither done nor refused."""
@@ -56,7 +66,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise writing_failed(self._path, error) from error
-        self.rows[key] = row
+        self._take(row)
 
 
 def read(path: Path) -> Iterator[Row]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vasa_jax.data import records
 from vasa_jax.data.records import Record, Records, shards
 from vasa_jax.prepare.sync import moved
-
-ENDING = ".array_record"
 
 
 def assemble(
@@ -31,39 +30,38 @@ def packed(folder: Path) -> set[str]:
 
 def pack(
     folder: Path,
-    keys: Sequence[str],
-    blob: Callable[[str], bytes],
+    blobs: Iterable[bytes],
     *,
     writer: str = "",
     shard_bytes: int = records.SHARD_BYTES,
-) -> list[list[str]]:
-    """Append shards of the clips ``keys``, in the order of their names; returns keys per shard.
+) -> None:
+    """Append shards of packed records; finished shards stay as they are.
 
-    ``blob(key)`` is a packed record. A shard holds at least one and at most about ``shard_bytes``.
-    Finished shards stay as they are.
+    A shard holds at least one record, and no more than ``shard_bytes`` unless one alone has more.
     """
-    made: list[list[str]] = []
-    waiting = sorted(keys)
-    number = 0
     stem = f"clips{'-' + writer if writer else ''}"
-    while waiting:
-        path = folder / f"{stem}-{number:05d}{ENDING}"
-        number += 1
-        if path.exists():
-            continue
-        inside: list[str] = []
+    free = (
+        path for i in itertools.count()
+        if not (path := folder / f"{stem}-{i:05d}{records.ENDING}").exists()
+    )  # fmt: skip
+    source = iter(blobs)
+    first = next(source, None)
+    while first is not None:
+        shard = _Shard(first, source, shard_bytes)
+        records.write_shard(next(free), shard)
+        first = shard.next
 
-        def blobs(inside: list[str] = inside, waiting: list[str] = waiting):
-            size = 0
-            for key in waiting:
-                one = blob(key)
-                if inside and size + len(one) > shard_bytes:
-                    return
-                size += len(one)
-                inside.append(key)
-                yield one
 
-        records.write_shard(path, blobs())
-        waiting = waiting[len(inside) :]
-        made.append(inside)
-    return made
+class _Shard:
+    """Records that fit into one shard; ``next`` is the first that does not, None at the end."""
+
+    def __init__(self, first: bytes, source: Iterator[bytes], most: int):
+        self._source, self._most = source, most
+        self.next: bytes | None = first
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        while self.next is not None and (not size or size + len(self.next) <= self._most):
+            size += len(self.next)
+            yield self.next
+            self.next = next(self._source, None)

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from vasa_jax.data.records import LANDMARK_STEP, Record
+from vasa_jax.core.types import SAMPLES_PER_FRAME
+from vasa_jax.data.records import Record
 from vasa_jax.face.find import quality as faces
-from vasa_jax.io import clip_video
 from vasa_jax.metrics.image import luma, sharpness
+from vasa_jax.prepare.looks import looks
 
 LOOKS = 5  # frames of a clip that are looked at
-LOUD_DB = -40.0  # below the clip's own level a frame is a pause
+PAUSE_DB = -25.0  # below the clip's own loud frames a frame is a pause
+NOTHING_DB = -60.0  # of full scale: nothing is heard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,17 +35,13 @@ def quality(cfg: QualityConfig, crop: Record) -> dict[str, Any]:
     degrees, ``spoken``, the share of frames that are not pauses. Music is not told apart: where
     nobody's mouth follows it, ``sync`` refuses it.
     """
-    landmarks = crop.arrays["landmarks"].astype(np.float32) * LANDMARK_STEP
-    numbers = np.linspace(0, len(landmarks) - 1, LOOKS).round().astype(int)
-    pictures = clip_video.frames_at(crop.arrays["video"], numbers.tolist())
+    pictures, landmarks = looks(crop, LOOKS)
     found = []
-    for picture, points in zip(pictures, landmarks[numbers], strict=True):
+    for picture, points in zip(pictures, landmarks, strict=True):
         face = _face(picture, points)
         found.append((detail(face), sharpness(face)))
     fine, sharp = np.median(found, axis=0)
-    turned = float(
-        np.median([abs(faces.turned(p * crop.meta["size"])) for p in landmarks[numbers]])
-    )
+    turned = float(np.median([abs(faces.turned(points)) for points in landmarks]))
     told = {
         "detail": round(float(fine), 4), "sharpness": round(float(sharp), 4),
         "turned": round(turned, 1), "spoken": round(spoken(crop.arrays["samples"]), 3),
@@ -86,6 +84,12 @@ def detail(image: np.ndarray) -> float:
 
 def spoken(samples_S: np.ndarray) -> float:
     """Share of frames that are no pause, beside the clip's own loud ones."""
-    frames = samples_S[: len(samples_S) // 640 * 640].reshape(-1, 640).astype(np.float64) / 32767
-    power = 10 * np.log10(np.square(frames).mean(1) + 1e-12)
-    return float((power > max(np.percentile(power, 95) + LOUD_DB + 15.0, -60.0)).mean())
+    level = level_db(samples_S)
+    return float((level > max(np.percentile(level, 95) + PAUSE_DB, NOTHING_DB)).mean())
+
+
+def level_db(samples_S: np.ndarray) -> np.ndarray:
+    """Level (T,) of each frame of int16 sound in dB of full scale."""
+    whole = len(samples_S) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+    frames = samples_S[:whole].reshape(-1, SAMPLES_PER_FRAME).astype(np.float64) / 32767
+    return 10 * np.log10(np.square(frames).mean(1) + 1e-12)

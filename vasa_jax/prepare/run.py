@@ -17,7 +17,7 @@ import functools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from vasa_jax.prepare.sync import sync
 
 HEAD = "head.npz"
 PER_CLIP = ("crop", "annotate", "sync", "quality", "identity")
+STAGES = ("index", "scan", "tracks", *PER_CLIP)
 
 Say = Callable[[str, int, int], None]
 """Hears a stage, and how many of how many rows are done."""
@@ -85,6 +86,7 @@ class Preparation:
         self.identities = identities or Identities(cfg.people)
         self.shard = shard
         self.writer = "" if shard[1] == 1 else f"{shard[0]}-of-{shard[1]}"
+        self.journals = {s: Journal(out / "journal", s, self.writer) for s in STAGES}
         _keep_settings(cfg, out)
         keep_head(head, out)
         records.write_about(out, {"kind": "clip", "size": cfg.size})
@@ -96,7 +98,7 @@ class Preparation:
             for path, name in videos(raw, self.out)
         ]
         found = [row for row in found if _part(row["name"], self.shard[1]) == self.shard[0]]
-        done = self._stage("index", found, functools.partial(index))
+        done = self._stage("index", found, index)
         sources = self._unique(found, done)
         keys: list[str] = []
         self._packed = pack.packed(self.out)
@@ -118,7 +120,7 @@ class Preparation:
 
     def _stage(self, name: str, rows: list[Row], work: Callable[[Row], Row]) -> Journal:
         """Give the engine what is missing of a stage, and keep what it makes."""
-        journal = Journal(self.out / "journal", name, self.writer)
+        journal = self.journals[name]
         missing = set(journal.missing([row["key"] for row in rows]))
         todo = [row for row in rows if row["key"] in missing]
         for done, (row, outcome) in enumerate(self.engine.map(work, todo), 1):
@@ -148,7 +150,7 @@ class Preparation:
         """Keys of the clips of some videos that passed every stage."""
         clips = self._clips(sources)
         heard = {c["source"]: c for c in clips if c["sound"] and c["key"] not in self._packed}
-        kept = Journal(self.out / "journal", "crop", self.writer).rows
+        kept = self.journals["crop"].rows
         wanted = [c for c in clips if c["key"] not in self._packed]
         missing = [c for c in wanted if c["key"] not in kept]
         lacking = {c["source"] for c in missing}
@@ -169,8 +171,8 @@ class Preparation:
             "identity": functools.partial(_identity, self.out),
         }
         for name in PER_CLIP:
-            passed = self._stage(name, wanted, works[name]).results()
-            wanted = [c for c in wanted if c["key"] in passed]
+            rows_of = self._stage(name, wanted, works[name]).rows
+            wanted = [c for c in wanted if "result" in rows_of[c["key"]]]
         for source in sorted(lacking):
             sound.path_of(self.out, source).unlink(missing_ok=True)
         self._forget(clips, wanted)
@@ -185,22 +187,22 @@ class Preparation:
             for s in sources
             for i in range(max(1, -(-round(s["seconds"] * FPS) // length)))
         ]  # fmt: skip
-        seen = self._stage("scan", pieces, functools.partial(tracks.scan, self.cfg)).rows
-        journal = Journal(self.out / "journal", "tracks", self.writer)
+        self._stage("scan", pieces, functools.partial(tracks.scan, self.cfg))
+        journal = self.journals["tracks"]
         made = []
         for source in sources:
             name = source["source"]
             if name not in journal.rows:
-                self._cut(journal, name, seen)
-            known = {k: r for k, r in journal.results().items() if k.startswith(f"{name}-")}
-            made += [{**source, **row, "key": key} for key, row in sorted(known.items())]
+                self._cut(name)
+            for key, row in journal.of(name).items():
+                if "result" in row:
+                    made.append({**source, **row["result"], "key": key})
         return made
 
-    def _cut(self, journal: Journal, source: str, seen: dict[str, Row]) -> None:
+    def _cut(self, source: str) -> None:
         """Journal the clips of one video."""
-        pieces: list[Row] = []
-        for key in sorted(k for k in seen if k.startswith(f"{source}-")):
-            row = seen[key]
+        journal, pieces = self.journals["tracks"], []
+        for row in self.journals["scan"].of(source).values():
             if "result" not in row or not row["result"]["frames"]:
                 break  # beyond this nothing can be read
             pieces.append(row["result"])
@@ -227,44 +229,43 @@ class Preparation:
         """Put clips into shards, then remove what they were made of."""
         if not keys:
             return
-        journals = {n: Journal(self.out / "journal", n, self.writer).results() for n in PER_CLIP}
-        people = self._people(keys, journals["identity"])
-
-        def blob(key: str) -> bytes:
-            self.say("pack", 1 + keys.index(key), len(keys))
-            whole = pack.assemble(
-                _read(crop.path_of(self.out, key)), _read(_notes(self.out, key)),
-                journals["sync"][key], journals["quality"][key], people[key],
-            )  # fmt: skip
-            return records.pack(whole)
-
         keys = sorted(keys)
-        pack.pack(self.out, keys, blob, writer=self.writer, shard_bytes=self.cfg.shard_bytes)
+        people = self._people(keys)
+        sync_rows, quality_rows = (self.journals[name].rows for name in ("sync", "quality"))
+
+        def blobs() -> Iterator[bytes]:
+            for done, key in enumerate(keys, 1):
+                whole = pack.assemble(
+                    _read(crop.path_of(self.out, key)), _read(_notes(self.out, key)),
+                    sync_rows[key]["result"], quality_rows[key]["result"], people[key],
+                )  # fmt: skip
+                yield records.pack(whole)
+                self.say("pack", done, len(keys))
+
+        pack.pack(self.out, blobs(), writer=self.writer, shard_bytes=self.cfg.shard_bytes)
         self._packed |= set(keys)
         for key in keys:
             crop.path_of(self.out, key).unlink(missing_ok=True)
             _notes(self.out, key).unlink(missing_ok=True)
 
-    def _people(self, keys: list[str], codes: dict[str, Row]) -> dict[str, str]:
+    def _people(self, keys: list[str]) -> dict[str, str]:
         """Who is in each clip."""
-        named, told = {}, {}
-        for key in keys:
-            source = key.split("-")[0]
-            given = self.identities.given(codes[key]["name"])
-            if given:
-                named[key] = given
-            elif source not in told:
-                mine = {k: r["code"] for k, r in codes.items() if k.startswith(f"{source}-")}
-                told[source] = {k: f"{source}/{n}" for k, n in identity.grouped(mine).items()}
-        return {key: named.get(key) or told[key.split("-")[0]][key] for key in keys}
+        journal = self.journals["identity"]
+        who: dict[str, str] = {}
+        for source in dict.fromkeys(key.split("-")[0] for key in keys):
+            rows = {k: r["result"] for k, r in journal.of(source).items() if "result" in r}
+            given = self.identities.given(next(iter(rows.values()))["name"])
+            groups = {} if given else identity.grouped({k: r["code"] for k, r in rows.items()})
+            who |= {key: given or f"{source}/{groups[key]}" for key in rows}
+        return who
 
     def _summary(self, found: list[Row], keys: list[str], new: int) -> Summary:
         mine = set(keys)
         table = records.Records(records.shards(self.out))
         frames = sum(int(n) for i, n in zip(table.ids, table.frames, strict=True) if i in mine)
         summary = Summary(len(found), len(mine & set(table.ids.tolist())), new, frames / FPS)
-        for stage in ("index", "scan", "tracks", *PER_CLIP):
-            for row in Journal(self.out / "journal", stage, self.writer).rows.values():
+        for journal in self.journals.values():
+            for row in journal.rows.values():
                 for kind, table_of in (("refused", summary.refused), ("error", summary.errors)):
                     if kind in row:
                         table_of[reason(row[kind])] += 1

@@ -76,8 +76,8 @@ def _write(path: Path, part: Path) -> int:
 def _first_picture(path: Path) -> Any:
     """When the first picture is shown, in seconds on the container's clock."""
     with open_media(path, "video") as container:
-        frame = next(container.decode(container.streams.video[0]))
-        return 0 if frame.pts is None else frame.pts * frame.time_base
+        frame = next(container.decode(container.streams.video[0]), None)
+        return 0 if frame is None or frame.pts is None else frame.pts * frame.time_base
 
 
 def part_of(folder: Path, source: str, start: int, frames: int) -> np.ndarray:

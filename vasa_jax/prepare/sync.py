@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vasa_jax.data.records import LANDMARK_STEP, Record
+from vasa_jax.core.types import SAMPLES_PER_FRAME
+from vasa_jax.data.records import Record, landmarks_of
+from vasa_jax.io.audio import shifted
 from vasa_jax.metrics import sync_net
+from vasa_jax.prepare.quality import level_db
 
 SILENT_DB = -55.0  # loudest frames of a clip (95th percentile) below which nobody speaks
 
@@ -28,11 +31,10 @@ def sync(cfg: SyncConfig, crop: Record) -> dict[str, Any]:
     Clips without a sound track, or in which nothing is heard, are kept with "speech" false: their
     pictures are as good as others.
     """
-    if not crop.meta["sound"] or loud_db(crop.arrays["samples"]) < SILENT_DB:
+    if not crop.meta["sound"] or np.percentile(level_db(crop.arrays["samples"]), 95) < SILENT_DB:
         return {"result": {"speech": False, "lag": 0}}
-    landmarks = crop.arrays["landmarks"].astype(np.float32) * LANDMARK_STEP
     samples = crop.arrays["samples"].astype(np.float32) / 32767
-    found = sync_net.load().measure(landmarks, samples)
+    found = sync_net.load().measure(landmarks_of(crop), samples)
     lag, sure = int(found["sync_net_lag"]), found["sync_net"]
     told = {"speech": True, "lag": lag, "confidence": round(sure, 4),
             "confidence_shifted": round(found["sync_net_shifted"], 4)}  # fmt: skip
@@ -49,18 +51,7 @@ def sync(cfg: SyncConfig, crop: Record) -> dict[str, Any]:
     return {"result": told}
 
 
-def loud_db(samples_S: np.ndarray) -> float:
-    """Level of the louder frames of a clip in dB of full scale."""
-    frames = samples_S[: len(samples_S) // 640 * 640].reshape(-1, 640).astype(np.float64) / 32767
-    power = np.square(frames).mean(1)
-    return float(10 * np.log10(np.percentile(power, 95) + 1e-12))
-
-
 def moved(samples_S: np.ndarray, lag: int) -> np.ndarray:
     """Sound that fits the mouth: later by ``lag`` frames, silence where there is none."""
-    out, shift = np.zeros_like(samples_S), lag * 640
-    if shift >= 0:
-        out[shift:] = samples_S[: len(out) - shift]
-    else:
-        out[:shift] = samples_S[-shift:]
-    return out
+    there = shifted(samples_S, lag * SAMPLES_PER_FRAME)[: len(samples_S)]
+    return np.pad(there, (0, len(samples_S) - len(there)))

@@ -32,13 +32,11 @@ def scan(cfg: PrepareConfig, row: dict[str, Any]) -> dict[str, Any]:
     finder = FaceFinder()
     tiny: list[np.ndarray] = []
     faces: list[Any] = []
-    shape = (0, 0)
     try:
         frames = read_video(Path(row["path"]), before, stop + shots.FLASH)
         for i, frame in enumerate(frames, before):
             tiny.append(shots.small(frame))
             if start <= i < stop and i % cfg.tracks.every == 0:
-                shape = frame.shape[:2]
                 for face in finder.find(frame, max_faces=16):
                     faces.append([i, [round(float(x), 1) for x in face.box], round(face.score, 3)])
     except UserError as error:
@@ -50,8 +48,7 @@ def scan(cfg: PrepareConfig, row: dict[str, Any]) -> dict[str, Any]:
         change.append(round(shots.change(tiny[k - 1], tiny[k]), 4) if k else 0.0)
         after = tiny[min(k + shots.FLASH, len(tiny) - 1)]
         across.append(round(shots.change(tiny[k - 1], after), 4) if k else 0.0)
-    return {"result": {"frames": count, "change": change, "across": across, "faces": faces,
-                       "shape": list(shape)}}  # fmt: skip
+    return {"result": {"frames": count, "change": change, "across": across, "faces": faces}}
 
 
 @dataclasses.dataclass

@@ -28,7 +28,7 @@ from vasa_jax.face.find import align
 from vasa_jax.face.find.finder import FaceTracker
 from vasa_jax.face.head.head import load_head
 from vasa_jax.face.head.reader import MotionEncoderConfig, MotionReader, typical_rest
-from vasa_jax.io.audio import to_speech
+from vasa_jax.io.audio import shifted, to_speech
 from vasa_jax.io.video import read_video, read_video_audio
 from vasa_jax.synth.recorded import recognised
 from vasa_jax.synth.speech import visemes
@@ -99,13 +99,6 @@ def video_clip(
     last = np.maximum.accumulate(np.where(ok, np.arange(len(ok)), int(np.argmax(ok))))
     samples = shifted(samples, -round(audio_late_frames * SAMPLES_PER_FRAME))
     return landmark_clip(landmarks[last], samples, reader)
-
-
-def shifted(samples_S: np.ndarray, later: int) -> np.ndarray:
-    """Sound that begins ``later`` samples later, after silence, or without its first ``-later``."""
-    if later < 0:
-        return samples_S[-later:]
-    return np.concatenate([np.zeros(later, samples_S.dtype), samples_S])
 
 
 def found_enough(landmarks_TL3: np.ndarray) -> bool:

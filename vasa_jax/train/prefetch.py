@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import multiprocessing
 import os
 import queue
 import signal
@@ -23,6 +22,7 @@ import jax
 from jax.sharding import Mesh
 
 from vasa_jax.core import mesh as meshes
+from vasa_jax.runtime.parent import end_with_parent
 
 Batch = Any
 
@@ -107,17 +107,8 @@ def _processor_only() -> None:
 def _begin_worker(worker: int, workers: int) -> None:
     """In a worker: it lives as long as the trainer, and makes batches until that wants no more."""
     del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    end_with_parent()
     _processor_only()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, also one that was killed and could not say so."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()  # a pipe that the system closes with the parent
-        os._exit(1)
 
 
 class Prefetch:
